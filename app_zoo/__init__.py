@@ -1,0 +1,1 @@
+"""Environments with their shipped configurations; they use nervex, nervex never imports them."""

@@ -1,0 +1,1 @@
+"""The small control tasks of Gymnasium."""

@@ -1,0 +1,1 @@
+"""Acrobot: its env and its shipped configurations."""

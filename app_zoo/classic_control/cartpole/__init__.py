@@ -1,0 +1,1 @@
+"""CartPole: its env and its shipped configurations."""

@@ -1,0 +1,1 @@
+"""MountainCar: its env and its shipped configurations."""

@@ -1,0 +1,1 @@
+"""Pendulum: its env and its shipped configurations."""

@@ -1,0 +1,159 @@
+"""An agent: a model, how it behaves in one role (learn, collect, eval), and its target and teacher."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nervex.agent.plugin import PLUGIN_REGISTRY, AgentPlugin, Forward
+from nervex.utils.errors import ConfigError, did_you_mean
+
+
+class BaseAgent:
+    """A model with an ordered tuple of plugins, composed into one forward when a plugin is added.
+
+    The train / eval mode is kept here and put on the model at each forward, so that agents which share a model do not
+    leave it in each other's mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.plugins: dict[str, AgentPlugin] = {}
+        self._train = model.training
+        self._forward: Forward = self._model_forward
+
+    def add_plugin(self, name: str, **kwargs: Any) -> None:
+        """Wraps the forward with the registered plugin ``name``."""
+        if name in self.plugins:
+            raise ConfigError(f"agent has plugin '{name}' already; a plugin is added once")
+        plugin: AgentPlugin = PLUGIN_REGISTRY.get(name)(**kwargs)
+        plugin.bind(self.model)
+        self.plugins[name] = plugin
+        self._forward = plugin.wrap(self._forward)
+
+    def forward(self, data: Any, param: Mapping[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Returns the model's output after the plugins.
+
+        Args:
+            data: ``{'obs': ..., ...}``; anything else is taken for the observation itself.
+            param: keyword arguments for plugins and model; the same as ``kwargs``.
+        """
+        if not (isinstance(data, Mapping) and "obs" in data):
+            data = {"obs": data}
+        if self.model.training is not self._train:
+            self.model.train(self._train)
+        return self._forward(dict(data), {**(param or {}), **kwargs})
+
+    def mode(self, train: bool) -> None:
+        """Chooses train or eval mode for every following forward."""
+        self._train = train
+
+    def reset(self, data_id: Iterable[int] | Tensor | None = None, **kwargs: Any) -> None:
+        """Resets the state that plugins keep for the lanes ``data_id`` (None: all)."""
+        index = None if data_id is None else torch.as_tensor(data_id, dtype=torch.long)
+        for plugin in self.plugins.values():
+            plugin.reset(index, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns ``{'model': the model's live state dict}``."""
+        return {"model": self.model.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads the model's weights from ``state['model']``."""
+        self.model.load_state_dict(state["model"])
+
+    def plugin_state(self) -> dict[str, Any]:
+        """Returns the state of every plugin that has one."""
+        states = {name: plugin.state_dict() for name, plugin in self.plugins.items()}
+        return {name: state for name, state in states.items() if state}
+
+    def load_plugin_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`plugin_state` gave."""
+        for name, plugin_state in state.items():
+            self.plugins[name].load_state_dict(plugin_state)
+
+    def _model_forward(self, data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
+        return self.model(data, **param)  # type: ignore[no-any-return]
+
+
+class Agent:
+    """The main agent with its optional ``target`` and ``teacher``.
+
+    Calls go to the main agent; ``target_forward``, ``target_mode``, ``target_reset``, ``target_update`` and the same
+    with ``teacher_`` go to the others.
+
+    Args:
+        model: the network.
+        agent_type: class of the sub-agents.
+    """
+
+    _NAMES = ("main", "target", "teacher")
+
+    def __init__(self, model: nn.Module, agent_type: type[BaseAgent] = BaseAgent) -> None:
+        self._agent_type = agent_type
+        self._agents: dict[str, BaseAgent] = {"main": agent_type(model)}
+        self.forward = self._agents["main"].forward
+        self.mode = self._agents["main"].mode
+        self.reset = self._agents["main"].reset
+        self.state_dict = self._agents["main"].state_dict
+        self.load_state_dict = self._agents["main"].load_state_dict
+
+    @property
+    def model(self) -> nn.Module:
+        """The main model."""
+        return self._agents["main"].model
+
+    def add_model(self, name: str, model: nn.Module | None = None, **kwargs: Any) -> None:
+        """Adds the sub-agent ``name`` (``'target'`` or ``'teacher'``); its model is a copy of the main one unless
+        given, and the plugin of the same name is added to it with ``kwargs``."""
+        self._known(name)
+        if name in self._agents:
+            raise ConfigError(f"agent has a '{name}' model already")
+        self._agents[name] = self._agent_type(copy.deepcopy(self.model) if model is None else model)
+        if name in PLUGIN_REGISTRY:
+            self._agents[name].add_plugin(name, **kwargs)
+
+    def remove_model(self, name: str) -> None:
+        """Removes the sub-agent ``name``."""
+        self._known(name)
+        if name == "main" or name not in self._agents:
+            raise ConfigError(f"agent has no removable '{name}' model")
+        del self._agents[name]
+
+    def add_plugin(self, agent_name: str, plugin_name: str, **kwargs: Any) -> None:
+        """Wraps the forward of ``agent_name`` with the registered plugin ``plugin_name``."""
+        self._known(agent_name)
+        if agent_name not in self._agents:
+            raise ConfigError(f"agent has no '{agent_name}' model; call add_model('{agent_name}', ...) first")
+        self._agents[agent_name].add_plugin(plugin_name, **kwargs)
+
+    def full_state(self) -> dict[str, Any]:
+        """Returns plugin states of all sub-agents and the weights of those beside the main one."""
+        return {
+            name: {"plugin": agent.plugin_state(), **({} if name == "main" else agent.state_dict())}
+            for name, agent in self._agents.items()
+        }
+
+    def load_full_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`full_state` gave."""
+        for name, part in state.items():
+            self._agents[name].load_plugin_state(part["plugin"])
+            if name != "main":
+                self._agents[name].load_state_dict(part)
+
+    def __getattr__(self, key: str) -> Any:
+        name, _, method = key.partition("_")
+        agents = self.__dict__.get("_agents", {})
+        if name in agents and name != "main" and method:
+            if hasattr(agents[name], method):
+                return getattr(agents[name], method)
+            for plugin in agents[name].plugins.values():
+                if hasattr(plugin, method):
+                    return getattr(plugin, method)
+        raise AttributeError(f"agent has no '{key}' (sub-agents: {', '.join(agents)})")
+
+    def _known(self, name: str) -> None:
+        if name not in self._NAMES:
+            raise ConfigError(f"unknown sub-agent '{name}'{did_you_mean(name, self._NAMES)} (known: main, target, teacher)")

@@ -1,0 +1,15 @@
+"""Columns, replay and data loading."""
+
+from nervex.utils.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Replay": "nervex.data.replay",
+        "ReplayConfig": "nervex.data.replay",
+        "NStepWindow": "nervex.data.window",
+        "ItemWindow": "nervex.data.window",
+        "SumTree": "nervex.data.sum_tree",
+        "to_plain": "nervex.data.columns",
+    },
+)

@@ -1,0 +1,156 @@
+"""Replay = storage x sampler x limiter."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nervex.config.schema import option
+from nervex.data.columns import Columns, to_numpy
+from nervex.data.limiter import Limiter
+from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler
+from nervex.data.storage import RowStorage
+from nervex.data.window import ItemWindow, Window
+from nervex.utils.errors import ConfigError
+
+
+@dataclass
+class ReplayConfig:
+    """Section ``replay_buffer`` of a configuration."""
+
+    meta_maxlen: int = option(100_000, ge=1, unit="rows", doc="capacity; the oldest rows are overwritten")
+    max_reuse: float = option(float("inf"), ge=1, doc="how often a row may be sampled")
+    min_sample_ratio: float = option(1.0, gt=0, doc="rows needed before learning starts, in batches")
+    unroll_len: int = option(1, ge=1, unit="rows", doc="rows of one sample; the same value as policy.collect.unroll_len")
+    sampler: Literal["uniform", "prioritized"] = option("uniform", doc="how rows are chosen")
+    alpha: float = option(0.6, ge=0, le=1, doc="exponent of the priorities (prioritized)")
+    beta: float = option(0.4, ge=0, le=1, doc="exponent of the importance weights at the start (prioritized)")
+    anneal_step: int = option(100_000, ge=0, unit="batches", doc="over which beta grows to 1 (prioritized)")
+
+
+class Replay:
+    """Holds what actors collected, and draws batches from it.
+
+    Args:
+        cfg: a ``ReplayConfig`` as mapping (all keys present).
+        lane_num: number of lanes that push rows.
+        window: what one sample is; None: pushed rows are finished items.
+        seed: of the draws.
+    """
+
+    def __init__(self, cfg: Any, lane_num: int, window: Window | None = None, seed: int = 0) -> None:
+        self._cfg = cfg
+        self._rows = window is not None
+        self.window: Window = window if window is not None else ItemWindow(time_first=cfg["unroll_len"] > 1)
+        rows = lane_num if self._rows else 1
+        if cfg["meta_maxlen"] < rows * (self.window.lookahead + 1):
+            raise ConfigError(
+                f"replay_buffer.meta_maxlen is {cfg['meta_maxlen']}, too small for {rows} lanes and windows of "
+                f"{self.window.lookahead + 1} rows; expected at least {rows * (self.window.lookahead + 1)}"
+            )
+        self.storage = RowStorage(cfg["meta_maxlen"], rows, cfg["max_reuse"])
+        self.sampler: Sampler = (
+            PrioritizedSampler(self.storage.capacity, cfg["alpha"], cfg["beta"], cfg["anneal_step"])
+            if cfg["sampler"] == "prioritized"
+            else UniformSampler()
+        )
+        self.limiter = Limiter(cfg["min_sample_ratio"], cfg["max_reuse"])
+        self._rng = np.random.default_rng(seed)
+        self.prioritized = cfg["sampler"] == "prioritized"
+
+    @property
+    def count(self) -> int:
+        """Transitions (or items) that are held and not used up."""
+        return self.storage.valid_count - self.storage.spent_count
+
+    @property
+    def capacity(self) -> int:
+        """Rows that fit."""
+        return self.storage.capacity
+
+    def push_data(self, columns: Columns, lane_id: Any = None, length: Any = None) -> None:
+        """Stores a block.
+
+        Args:
+            columns: nested tensors or arrays [T, b, ...] with ``valid`` [T, b]; finished items may come in any such
+                arrangement, or as unrolls [U, items, ...] when ``unroll_len`` is above 1.
+            lane_id: lanes of the block, int [b]; needed for rows only.
+            length: rows of each lane, int [b]; None: all T.
+        """
+        arrays = to_numpy(columns)
+        if self._rows:
+            slot = self.storage.add(arrays, np.asarray(lane_id), None if length is None else np.asarray(length))
+        else:
+            arrays = self._items(arrays)
+            slot = self.storage.add(arrays, np.zeros(1, dtype=np.int64))
+        self.limiter.inserted += int(arrays["valid"].sum())
+        if len(slot):
+            self.sampler.added(self.storage, self.window, slot)
+
+    def mark_gap(self, lane_id: Any) -> None:
+        """Says that the next rows of these lanes do not follow the ones before them (an actor was restarted)."""
+        if self._rows:
+            self.storage.mark_gap(np.asarray(lane_id))
+
+    def sample(self, batch_size: int) -> Columns | None:
+        """Returns a batch, or None while too few rows are complete.
+
+        The batch holds tensors [B, ...] (see the window), with ``weight`` float32 [B] (importance weights) and
+        ``index`` int64 [B], which :meth:`update` takes back.
+        """
+        drawn = self.sampler.sample(self.storage, self.window, batch_size, self._rng)
+        if drawn is None:
+            return None
+        plan, weight = drawn
+        batch = self.window.gather(self.storage, plan)
+        batch["weight"] = torch.from_numpy(weight)
+        batch["index"] = torch.from_numpy(self.storage.row_id(plan.slot))
+        spent = self.storage.use(plan.slot)
+        if len(spent):
+            self.sampler.exhausted(spent)
+        self.limiter.sampled += batch_size
+        return batch
+
+    def update(self, info: dict[str, Any]) -> None:
+        """Takes back priorities: ``{'index': int64 [B], 'priority': float [B]}``; rows overwritten meanwhile are
+        passed over."""
+        slot, present = self.storage.slot_of(np.asarray(info["index"]))
+        self.sampler.update(slot[present], np.asarray(info["priority"])[present])
+
+    def clear(self) -> None:
+        """Drops all rows."""
+        self.storage.clear()
+        self.sampler.clear()
+
+    def metrics(self) -> dict[str, float]:
+        """Returns what a run shows of its replay."""
+        return {"buffer_count": self.count, "buffer_capacity": self.capacity, **self.limiter.metrics()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns rows, priorities, counters and the state of the draws, as plain data."""
+        return {
+            "storage": self.storage.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "limiter": self.limiter.state_dict(),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        self.storage.load_state_dict(state["storage"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.limiter.load_state_dict(state["limiter"])
+        self._rng.bit_generator.state = state["rng"]
+
+    def _items(self, arrays: Columns) -> Columns:
+        """Arranges finished items as rows of the only lane: [items, 1, ...]."""
+        valid: np.ndarray = arrays["valid"]
+        if self._cfg["unroll_len"] > 1:
+            items = _map(arrays, lambda x: np.moveaxis(x, 0, 1)[:, None])  # [items, 1, U, ...]
+            return items | {"row_valid": items["valid"], "valid": np.ones((valid.shape[1], 1), dtype=bool)}
+        return _map(arrays, lambda x: x[valid][:, None])
+
+
+def _map(tree: Columns, fn: Any) -> Columns:
+    return {k: _map(v, fn) if isinstance(v, dict) else fn(v) for k, v in tree.items()}

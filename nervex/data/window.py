@@ -1,0 +1,115 @@
+"""What a training sample is, in terms of stored rows: gathered at sample time from row indices."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from nervex.data.columns import Columns, nest
+from nervex.data.storage import RowStorage
+
+
+@dataclass
+class Plan:
+    """Candidate samples: first slots int64 [M], window lengths int64 [M], and which of them can be gathered [M]."""
+
+    slot: np.ndarray
+    steps: np.ndarray
+    ok: np.ndarray
+
+    def take(self, index: np.ndarray) -> "Plan":
+        """Returns the candidates ``index``."""
+        return Plan(self.slot[index], self.steps[index], self.ok[index])
+
+
+class Window(Protocol):
+    """The rows that belong to one sample."""
+
+    lookahead: int  #: rows after the first one that decide whether a row can be sampled
+
+    def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
+        """Finds the windows that begin at ``slot`` int [M]."""
+
+    def gather(self, storage: RowStorage, plan: Plan) -> Columns:
+        """Returns the batch of a plan whose windows are all complete, as tensors [B, ...]."""
+
+
+class ItemWindow:
+    """Finished items: a row is a sample.
+
+    Args:
+        time_first: an item is an unroll [U, ...], and the batch is wanted as [U, B, ...].
+    """
+
+    lookahead = 0
+
+    def __init__(self, time_first: bool = False) -> None:
+        self.time_first = time_first
+
+    def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
+        ok = storage.column["valid"][slot] & (storage.newer(slot) >= 0)
+        return Plan(slot, np.ones_like(slot), ok)
+
+    def gather(self, storage: RowStorage, plan: Plan) -> Columns:
+        batch = {k: torch.from_numpy(v.take(plan.slot, axis=0)) for k, v in storage.column.items()}
+        if self.time_first:
+            batch = {k: v.transpose(0, 1) if v.dim() > 1 else v for k, v in batch.items()}
+        return nest(batch)
+
+
+class NStepWindow:
+    """n-step transitions gathered from consecutive rows.
+
+    A batch holds every stored column of the window's first row, and
+
+    - ``next_obs``: the observation after the window, k rows later (k = n, or fewer where the episode ended),
+    - ``reward`` float [B, n]: rewards of the window, zero after its end,
+    - ``done`` bool [B]: the task terminated in the window,
+    - ``value_gamma`` float [B]: γ^k, the factor of the value that bootstraps.
+
+    A row can be sampled when it is valid and its whole window, with the row after it, has been stored without a gap.
+
+    Args:
+        nstep: n, at least 1.
+        discount_factor: γ.
+    """
+
+    def __init__(self, nstep: int = 1, discount_factor: float = 0.99) -> None:
+        self.nstep = nstep
+        self.discount_factor = discount_factor
+        self.lookahead = nstep
+        self._power = (discount_factor ** np.arange(nstep + 1)).astype(np.float32)
+
+    def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
+        column = storage.column
+        steps = np.full(len(slot), self.nstep)
+        gap = np.zeros(len(slot), dtype=bool)
+        alive = np.ones(len(slot), dtype=bool)
+        row = slot
+        for i in range(self.nstep):
+            ended = alive & (column["terminated"][row] | column["truncated"][row])
+            steps[ended] = i + 1
+            row = storage.step(row, 1)
+            gap |= alive & storage.gap[row]  # the row after this one must follow it, up to the bootstrapping row
+            alive &= ~ended
+        ok = column["valid"][slot] & ~gap & (storage.newer(slot) >= steps)
+        return Plan(slot, steps, ok)
+
+    def gather(self, storage: RowStorage, plan: Plan) -> Columns:
+        slot, steps = plan.slot, plan.steps
+        column = storage.column
+        batch = {k: v.take(slot, axis=0) for k, v in column.items()}
+        after = storage.step(slot, steps)
+        batch |= {f"next_{k}": v.take(after, axis=0) for k, v in column.items() if k == "obs" or k[:4] == "obs/"}
+        reward = np.zeros((len(slot), self.nstep), dtype=np.float32)
+        row = slot
+        for i in range(self.nstep):
+            reward[:, i] = np.where(i < steps, column["reward"][row], 0)
+            row = storage.step(row, 1)
+        last = storage.step(slot, steps - 1)
+        batch["reward"] = reward
+        batch["terminated"] = batch["done"] = column["terminated"][last]
+        batch["truncated"] = column["truncated"][last]
+        batch["value_gamma"] = self._power[steps]
+        return nest({k: torch.from_numpy(v) for k, v in batch.items()})

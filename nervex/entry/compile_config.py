@@ -1,0 +1,298 @@
+"""From a configuration file to a complete, checked and frozen configuration with the classes behind its names."""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nervex.config.frozen import FrozenConfig
+from nervex.config.schema import build, check_signature, fail, key_paths
+from nervex.config.source import ConfigSource
+from nervex.entry.sections import EnvConfig, MainConfig
+from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
+from nervex.envs.registry import ENV_REGISTRY
+from nervex.policy.base_policy import POLICY_REGISTRY, Policy
+from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
+from nervex.utils.import_helper import import_names
+from nervex.worker.actor.env_manager.registry import ENV_MANAGER_REGISTRY
+
+EnvSetting = tuple[Callable[[Any], Any], list[dict[str, Any]], list[dict[str, Any]]]
+
+#: values with one home, under each of the paths that the tutorial's files use
+_ONE_HOME = (
+    (("policy", "learn", "algo", "nstep"), ("policy", "collect", "algo", "nstep")),
+    (("policy", "collect", "unroll_len"), ("replay_buffer", "unroll_len")),
+    (("policy", "collect", "traj_len"), ("actor", "traj_len")),
+)
+
+
+@dataclass(frozen=True)
+class CompiledConfig:
+    """A configuration that is ready to run.
+
+    Attributes:
+        cfg: complete, frozen.
+        policy_class, model_type: the algorithm, and a user's network class or None.
+        env_fn, actor_env_cfg, evaluator_env_cfg: how to build the envs.
+        info: what the env declares.
+    """
+
+    cfg: FrozenConfig
+    policy_class: type[Policy]
+    model_type: Any
+    env_fn: Callable[[Any], Any]
+    actor_env_cfg: list[dict[str, Any]]
+    evaluator_env_cfg: list[dict[str, Any]]
+    info: BaseEnvInfo
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self.cfg.common.name)
+
+
+def compile_config(
+    source: ConfigSource,
+    env_setting: EnvSetting | None = None,
+    policy_type: type[Policy] | None = None,
+    model_type: Any = None,
+    model_given: bool = False,
+) -> CompiledConfig:
+    """Checks everything that can be checked before anything starts.
+
+    Args:
+        source: the user's file, with overrides applied.
+        env_setting: ``(env class, configs of the actor's envs, configs of the evaluator's envs)`` in place of
+            section ``env``.
+        policy_type: policy class in place of ``policy.policy_type``.
+        model_type: network class, called with ``policy.model``.
+        model_given: a network instance will be used, so ``policy.model`` is not needed.
+
+    Raises:
+        ConfigError: one to three lines that say what is wrong, where, and how to mend it.
+    """
+    source = replace(source, data=copy.deepcopy(source.data))
+    data = source.data
+    for section, replaced in (("env", env_setting), ("policy", policy_type)):
+        if replaced is not None and data.get(section) is None:
+            data[section] = {}
+        if section in data and not isinstance(data[section], dict):
+            fail(source, (section,), f"is {data[section]!r}; expected a mapping")
+    _share_values(source)
+    main = build(MainConfig, data, source)
+    if not main["common"]["name"]:
+        main["common"]["name"] = _default_name(source)
+    policy_class = _policy_class(main, source, policy_type)
+    places = key_paths(policy_class.config_class, ("policy",))
+    main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
+    main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source)
+    env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
+    info = _env_info(env_fn, actor_cfg[0], source)
+    _check_action(policy_class, info, main, source)
+    if not model_given:
+        _fill_model(main, policy_class, model_type, info, source)
+    _check_relations(main, source)
+    return CompiledConfig(FrozenConfig(main), policy_class, model_type, env_fn, actor_cfg, evaluator_cfg, info)
+
+
+def _default_name(source: ConfigSource) -> str:
+    stem = Path(source.name).stem.removesuffix("_default_config").removesuffix("_config")
+    return stem or "run"
+
+
+def _absolute(names: list[str], source: ConfigSource) -> list[str]:
+    base = source.directory or Path.cwd()
+    return [str((base / n).resolve()) if n.endswith(".py") else n for n in names]
+
+
+def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy] | None) -> type[Policy]:
+    policy = main["policy"]
+    names = policy.get("import_names") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        fail(source, ("policy", "import_names"), f"is {names!r}; expected a list of module names or .py files")
+    import_names(_absolute(names, source), "policy.import_names", package="nervex.policy")
+    if given is not None:
+        return given
+    name = policy.get("policy_type")
+    if not isinstance(name, str):
+        if name is None:
+            raise ConfigError(f"missing key 'policy.policy_type' in {source.name}; known: {POLICY_REGISTRY.names()}")
+        fail(source, ("policy", "policy_type"), f"is {name!r}; expected the name of a policy")
+    if name not in POLICY_REGISTRY:
+        known = POLICY_REGISTRY.names()
+        fail(source, ("policy", "policy_type"), f"is '{name}', no such policy{did_you_mean(name, known)} "
+             f"(known: {', '.join(known)}; a policy of your own needs policy.import_names)")  # fmt: skip
+    policy_class: type[Policy] = POLICY_REGISTRY.get(name)
+    return policy_class
+
+
+def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSource) -> EnvSetting:
+    general = build(EnvConfig, data["env"], source, ("env",))
+    general["import_names"] = _absolute(general["import_names"], source)
+    import_names(general["import_names"], "env.import_names")
+    name = general["env_type"]
+    if name not in ENV_REGISTRY:
+        known = ENV_REGISTRY.names()
+        fail(source, ("env", "env_type"), f"is '{name}', no such env{did_you_mean(name, known)} (known: "
+             f"{', '.join(known)}; name its module in env.import_names, or use env_type: gymnasium with an env_id)")  # fmt: skip
+    manager = general["env_manager_type"]
+    if manager not in ENV_MANAGER_REGISTRY:
+        known = ENV_MANAGER_REGISTRY.names()
+        fail(source, ("env", "env_manager_type"), f"is '{manager}', no such env manager{did_you_mean(manager, known)} "
+             f"(known: {', '.join(known)})")  # fmt: skip
+    env_class = ENV_REGISTRY.get(name)
+    shared = {f.name: general[f.name] for f in dataclasses.fields(EnvConfig)}
+    own = {k: v for k, v in general.items() if k not in shared}
+    if env_class.config_class is not None:
+        own = build(env_class.config_class, own, source, ("env",), key_paths(EnvConfig, ("env",)))
+    main["env"] = {**shared, **own}
+    numbers = {k: shared[k] for k in ("actor_env_num", "evaluator_env_num")}
+    return (
+        env_class,
+        env_class.create_actor_env_cfg(copy.deepcopy({**own, **numbers})),
+        env_class.create_evaluator_env_cfg(copy.deepcopy({**own, **numbers})),
+    )
+
+
+def _env_info(env_fn: Callable[[Any], Any], cfg: dict[str, Any], source: ConfigSource) -> BaseEnvInfo:
+    try:
+        env = env_fn(copy.deepcopy(cfg))
+        info = env.info()
+        env.close()
+    except NerveXError as e:
+        raise ConfigError(f"'env' in {source.name}: {e}") from e
+    except Exception as e:
+        name = getattr(env_fn, "__name__", env_fn)
+        raise ConfigError(f"env {name} failed before its first reset: {type(e).__name__}: {e}") from e
+    if not hasattr(info, "obs_space") or not hasattr(info, "act_space"):
+        raise ConfigError(f"info() of env {env_fn} returned {type(info).__name__}; expected a BaseEnvInfo")
+    return info  # type: ignore[no-any-return]
+
+
+def _check_action(policy_class: type[Policy], info: BaseEnvInfo, main: dict[str, Any], source: ConfigSource) -> None:
+    spec = spec_tree(info.act_space, is_action=True)
+    kind = "nested" if isinstance(spec, dict) else spec.kind
+    if kind not in policy_class.action_kinds:
+        name = main["policy"].get("policy_type") or policy_class.__name__
+        env = main["env"].get("env_id") or main["env"].get("env_type")
+        fail(source, ("policy", "policy_type"),
+             f"is '{name}', which serves {' and '.join(policy_class.action_kinds)} actions; env '{env}' takes {kind} "
+             "ones; choose another policy or another env")  # fmt: skip
+
+
+def _fill_model(
+    main: dict[str, Any], policy_class: type[Policy], model_type: Any, info: BaseEnvInfo, source: ConfigSource
+) -> None:
+    """Fills in ``obs_dim`` and ``action_dim`` from the env, and checks the arguments of the network."""
+    model = main["policy"]["model"]
+    dims = {"obs_dim": _dim(spec_tree(info.obs_space)), "action_dim": _dim(spec_tree(info.act_space, is_action=True))}
+    for key, value in dims.items():
+        if value is not None and key in model and _as_shape(model[key]) != _as_shape(value):
+            what = "observations of" if key == "obs_dim" else "actions of"
+            fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} {value}; leave the key out, "
+                 "it is filled in from the env")  # fmt: skip
+    known = {k: v for k, v in dims.items() if v is not None}
+    target = model_type or policy_class.model_class({**main["policy"], "model": {**known, **model}})
+    if target is None:
+        main["policy"]["model"] = {**known, **model}
+        return
+    parameters = check_signature(target, model, source, ("policy", "model"), later=tuple(known))
+    accepted = {k: v for k, v in known.items() if k not in parameters and _accepts(target, k)}
+    main["policy"]["model"] = {**accepted, **parameters}
+
+
+def _dim(spec: Any) -> Any:
+    """Returns the size that a network is built with: int for vectors and discrete actions, list for images and
+    several heads, None for nested spaces."""
+    if not isinstance(spec, LeafSpec):
+        return None
+    if spec.kind == "discrete":
+        return spec.n
+    if spec.kind == "multi_discrete":
+        return list(spec.n)
+    return spec.shape[0] if len(spec.shape) == 1 else list(spec.shape)
+
+
+def _as_shape(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _accepts(target: Any, key: str) -> bool:
+    try:
+        check_signature(target, {key: None}, ConfigSource({}), (), later=())
+    except ConfigError as e:
+        return "unknown key" not in str(e)
+    return True
+
+
+def _share_values(source: ConfigSource) -> None:
+    """Copies a value given under one of its paths to the others; two different ones are an error."""
+    for paths in _ONE_HOME:
+        given = [(p, _get(source.data, p)) for p in paths]
+        given = [(p, v) for p, v in given if v is not None]
+        if not given:
+            continue
+        (path, value), *others = given
+        for other, other_value in others:
+            if other_value != value and not _infinite(value) and not _infinite(other_value):
+                fail(source, other, f"is {other_value}, but '{'.'.join(path)}' is {value}; they are one value, "
+                     "give it once")  # fmt: skip
+            value = value if _infinite(value) else other_value
+        for p in paths:
+            _set(source.data, p, value)
+
+
+def _infinite(value: Any) -> bool:
+    return value == "inf" or (isinstance(value, float) and math.isinf(value))
+
+
+def _get(data: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if not isinstance(data, Mapping) or key not in data:
+            return None
+        data = data[key]
+    return data
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        if not isinstance(data[key], dict):
+            return  # wrong type, reported by the schema
+        data = data[key]
+    data[path[-1]] = value
+
+
+def _check_relations(main: dict[str, Any], source: ConfigSource) -> None:
+    actor, learn = main["actor"], main["policy"]["learn"]
+    if actor["n_sample"] is None and actor["n_episode"] is None:
+        actor["n_sample"] = main["env"].get("actor_env_num", 8)
+    if actor["n_sample"] is not None and actor["n_episode"] is not None:
+        fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
+    capacity = main["replay_buffer"]["meta_maxlen"]
+    if learn["batch_size"] > capacity:
+        fail(source, ("policy", "learn", "batch_size"),
+             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer larger")  # fmt: skip
+    _check_limits(main, source, learn, capacity)
+    if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
+        main["evaluator"]["stop_val"]
+    ):
+        raise ConfigError(
+            f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or evaluator.stop_val"
+        )
+
+
+def _check_limits(main: dict[str, Any], source: ConfigSource, learn: dict[str, Any], capacity: int) -> None:
+    buffer = main["replay_buffer"]
+    needed = learn["batch_size"] * max(buffer["min_sample_ratio"], learn["train_step"] / buffer["max_reuse"])
+    key = "min_sample_ratio" if learn["train_step"] / buffer["max_reuse"] <= buffer["min_sample_ratio"] else "max_reuse"
+    if needed > capacity * 0.9:  # resets of the envs take rows too
+        fail(source, ("replay_buffer", key), f"asks for {math.ceil(needed)} transitions before learning, and "
+             f"meta_maxlen = {capacity} hardly holds them; make the buffer larger")  # fmt: skip
+    if main["actor"]["random_collect_size"] > capacity:
+        fail(source, ("actor", "random_collect_size"), f"is {main['actor']['random_collect_size']}, more than "
+             f"replay_buffer.meta_maxlen = {capacity}")  # fmt: skip

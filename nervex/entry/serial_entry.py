@@ -1,0 +1,192 @@
+"""Trains a policy in one process, from a configuration."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nervex.config.frozen import FrozenConfig
+from nervex.config.source import ConfigSource, read_source
+from nervex.entry.catalog import find_config
+from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
+from nervex.entry.run_result import RunResult
+from nervex.entry.serial_parts import build_parts
+from nervex.entry.serial_run import SerialRun
+from nervex.torch_utils.checkpoint import CheckpointManager, load_weights
+from nervex.torch_utils.state_files import save_state
+from nervex.utils.config_helper import flatten_dict
+from nervex.utils.errors import CheckpointError, NerveXError, NumericalError, RunFolderError
+from nervex.worker.monitor.jsonl_sink import JsonlSink
+from nervex.worker.monitor.progress import Budgets, ProgressSink
+from nervex.worker.monitor.run_folder import RunFolder
+from nervex.worker.monitor.sink import MetricLog, MetricSink
+from nervex.worker.monitor.tensorboard_sink import TensorBoardSink
+
+_logger = logging.getLogger("nervex")
+
+#: keys that a resumed run may have other values of: they decide when it ends and what it shows
+_FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop_val", "learner/log_freq",
+              "torch_threads")  # fmt: skip
+
+
+def serial_pipeline(
+    cfg: str | Path | Mapping[str, Any] | ConfigSource,
+    seed: int | None = None,
+    env_setting: EnvSetting | None = None,
+    policy_type: Any = None,
+    model_type: Any = None,
+    *,
+    model: Any = None,
+    hooks: Iterable[Any] = (),
+    sinks: Sequence[MetricSink] = (),
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    load: str | Path | None = None,
+    show: bool = True,
+) -> RunResult:
+    """Trains a policy and returns it with the run's result.
+
+    Args:
+        cfg: path of a YAML file, name of a shipped one (``'cartpole_dqn'``), or the configuration as a mapping; the
+            caller's object is left as it is.
+        seed: of everything that is random; None: the configuration's ``seed``.
+        env_setting: ``(env class, configs of the actor's envs, configs of the evaluator's envs)`` in place of
+            section ``env``.
+        policy_type: policy class in place of ``policy.policy_type``.
+        model_type: network class, called with ``policy.model`` as keyword arguments.
+        model: a network to train.
+        hooks: ``LearnerHook`` objects, or functions of the learner that run after each iteration.
+        sinks: further places for metrics.
+        run_dir: folder of the run; None: a new one under ``runs/``.
+        resume: go on with the newest checkpoint of ``run_dir``.
+        load: weights to begin with (a ``.safetensors`` file, a checkpoint or a run folder).
+        show: show progress.
+
+    Raises:
+        ConfigError: the configuration is wrong; nothing has been started or written.
+        RunFolderError: the folder is in use, or holds a run of another configuration.
+        EnvFault, NumericalError, CheckpointError: the run failed; what was learned is in its folder.
+    """
+    source = as_source(cfg)
+    if seed is not None:
+        source.data["seed"] = seed
+    compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
+    folder = _open_folder(compiled, run_dir, resume)
+    with folder:
+        parts = build_parts(compiled, model, launch=not resume)
+        log = _metric_log(compiled, folder, sinks, show)
+        with log:
+            run = SerialRun(compiled, parts, folder, log)
+            for hook in hooks:
+                parts.learner.register_hook(hook)
+            try:
+                return _run(run, compiled, folder, resume, load or compiled.cfg.common.load_path)
+            finally:
+                parts.close()
+
+
+def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
+    """Returns a configuration in whatever form as a source that may be changed."""
+    if isinstance(cfg, ConfigSource):
+        return cfg
+    if isinstance(cfg, str | Path):
+        return read_source(find_config(cfg))
+    return ConfigSource.from_dict(cfg)
+
+
+def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool, load: Any) -> RunResult:
+    if resume:
+        run.load_latest()
+    else:
+        if load:
+            _load_weights(run, load)
+        folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))
+    try:
+        reason = run.run()
+    except BaseException as e:
+        _save_after(e, run)
+        _finish(run, "interrupted" if isinstance(e, KeyboardInterrupt) else "error")
+        raise
+    result = _finish(run, reason)
+    if reason == "interrupted":
+        _logger.warning("interrupted; go on with: nervex train --resume --run-dir %s", folder.path)
+    return RunResult(run.parts.policy, result, folder.path)
+
+
+def _finish(run: SerialRun, reason: str) -> dict[str, Any]:
+    from nervex.entry.plot import plot_run
+
+    result = run.result(reason)
+    run.log.flush()
+    try:
+        run.folder.write_result(result)
+        plot_run(run.folder.path)
+    except (NerveXError, OSError) as e:
+        _logger.warning("the result could not be written: %s", e)
+    return result
+
+
+def _save_after(error: BaseException, run: SerialRun) -> None:
+    """Saves what can be saved when a run fails."""
+    learner = run.parts.learner
+    if isinstance(error, CheckpointError):
+        return  # the disk is the problem; the checkpoint before is whole
+    try:
+        if isinstance(error, NumericalError):
+            path = run.folder.path / f"bad_batch_iteration_{learner.last_iter.val}"
+            save_state(path, {"batch": learner.last_batch, "seed": run.cfg.seed, "train_iter": learner.last_iter.val})
+            _logger.error("the batch is saved in %s, the weights before in %s", path, run.checkpoints.latest())
+        elif not isinstance(error, KeyboardInterrupt):
+            run.save(envs=False)
+            _logger.error("what was learned is saved; go on with: nervex train --resume --run-dir %s", run.folder.path)
+    except (NerveXError, OSError, TypeError) as e:
+        _logger.error("saving after the error failed too: %s", e)
+
+
+def _load_weights(run: SerialRun, load: str | Path) -> None:
+    try:
+        run.parts.policy.model.load_state_dict(load_weights(Path(load)))
+    except RuntimeError as e:
+        if isinstance(e, NerveXError):
+            raise
+        raise CheckpointError(f"the weights in {load} do not fit policy.model: {e}") from e
+
+
+def _open_folder(compiled: CompiledConfig, run_dir: str | Path | None, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(run_dir, compiled.name, compiled.cfg.seed)
+    if run_dir is None:
+        raise RunFolderError("resume needs the folder of the run; give run_dir (--run-dir)")
+    folder = RunFolder.open(run_dir)
+    _same_config(compiled.cfg, folder)
+    if CheckpointManager(folder.checkpoint_dir).latest() is None:
+        raise CheckpointError(f"there is no checkpoint in {folder.checkpoint_dir}; train without --resume elsewhere")
+    folder.lock()
+    return folder
+
+
+def _same_config(cfg: FrozenConfig, folder: RunFolder) -> None:
+    before = flatten_dict(read_source(folder.config_path).data)
+    now = flatten_dict(cfg.to_dict())
+    changed = [
+        f"{key.replace('/', '.')} is {before.get(key)!r} there, {now.get(key)!r} here"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not key.startswith(_FREE_KEYS)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise RunFolderError(
+            f"{folder.path} is a run of another configuration: {'; '.join(changed[:3])}{more}; resume with the same "
+            "one (leave CONFIG out), or train into a new --run-dir"
+        )
+
+
+def _metric_log(compiled: CompiledConfig, folder: RunFolder, sinks: Sequence[MetricSink], show: bool) -> MetricLog:
+    cfg = compiled.cfg
+    log = MetricLog([JsonlSink(folder.metrics_path), TensorBoardSink(folder.tensorboard_dir), *sinks])
+    if show:
+        budgets = Budgets(max_env_step=cfg.max_env_step, max_train_iter=cfg.max_train_iter, max_wall_s=cfg.max_wall_s)
+        log.add(ProgressSink(f"{compiled.name} seed {cfg.seed}", budgets, cfg.evaluator.stop_val))
+    return log

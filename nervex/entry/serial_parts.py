@@ -1,0 +1,90 @@
+"""Builds the parts of a serial run from a compiled configuration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nervex.data.replay import Replay
+from nervex.entry.compile_config import CompiledConfig
+from nervex.policy.base_policy import Policy
+from nervex.torch_utils.device import pick_threads
+from nervex.torch_utils.seeds import set_seed
+from nervex.utils.errors import ConfigError
+from nervex.worker.actor.env_manager.registry import create_env_manager
+from nervex.worker.actor.serial_actor import BaseSerialActor
+from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator
+from nervex.worker.command.serial_command import BaseSerialCommand
+from nervex.worker.learner.base_learner import BaseLearner
+
+
+@dataclass
+class SerialParts:
+    """The objects that a serial run joins; each works alone, too."""
+
+    policy: Policy
+    learner: BaseLearner
+    actor: BaseSerialActor
+    evaluator: BaseSerialEvaluator
+    replay: Replay
+    command: BaseSerialCommand
+
+    def close(self) -> None:
+        """Closes the envs."""
+        self.actor.close()
+        self.evaluator.close()
+
+
+def child_seeds(seed: int) -> dict[str, int]:
+    """Returns independent seeds for the parts of a run, drawn from the run's seed."""
+    names = ("torch", "actor_env", "evaluator", "replay")
+    return dict(zip(names, (int(s) for s in np.random.SeedSequence(seed).generate_state(len(names))), strict=True))
+
+
+def build_policy(compiled: CompiledConfig, model: torch.nn.Module | None = None) -> Policy:
+    """Builds the policy with all modes; a problem of the user's network becomes one clear error."""
+    try:
+        return compiled.policy_class(compiled.cfg.policy, model=model, model_type=compiled.model_type)
+    except ConfigError:
+        raise
+    except (AttributeError, KeyError) as e:
+        if "no key" in str(e):  # a policy of the user's reads a key that the file lacks
+            raise ConfigError(f"policy {compiled.policy_class.__name__} reads a key that the config lacks: {e}") from e
+        raise
+
+
+def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, launch: bool = True) -> SerialParts:
+    """Builds policy, learner, replay, actor, evaluator and command, and seeds everything.
+
+    Args:
+        compiled: the configuration.
+        model: a network to use in place of the configured one.
+        launch: start the actor's envs; False when their state is loaded next.
+    """
+    cfg = compiled.cfg
+    seeds = child_seeds(cfg.seed)
+    set_seed(seeds["torch"])
+    torch.set_num_threads(cfg.torch_threads or 1)  # building and acting need no more
+    policy = build_policy(compiled, model)
+    if cfg.torch_threads is None:
+        parameters = sum(p.numel() for p in policy.model.parameters())
+        torch.set_num_threads(pick_threads(parameters, cfg.policy.learn.batch_size))
+    if cfg.replay_buffer.sampler == "prioritized" and not policy.gives_priority:
+        raise ConfigError(
+            f"replay_buffer.sampler is 'prioritized', but policy {type(policy).__name__} gives no priority; use uniform"
+        )
+    manager = cfg.env.get("env_manager_type", "base")
+    options = dict(cfg.env.get("manager", {}))
+    actor_env = create_env_manager(manager, compiled.env_fn, compiled.actor_env_cfg, **options)
+    actor_env.seed(np.random.SeedSequence(seeds["actor_env"]).generate_state(len(compiled.actor_env_cfg)).tolist())
+    evaluator_kind = "sync_subprocess" if manager == "subprocess" else manager
+    options.pop("wait_num", None)
+    evaluator_env = create_env_manager(evaluator_kind, compiled.env_fn, compiled.evaluator_env_cfg, **options)
+    replay = Replay(cfg.replay_buffer, actor_env.lane_num, policy.window, seeds["replay"])
+    learner = BaseLearner(cfg.learner, policy.learn_mode)
+    actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
+    actor.attach(actor_env, launch)
+    evaluator = BaseSerialEvaluator(cfg.evaluator, evaluator_env, policy.eval_mode, seeds["evaluator"])
+    command = BaseSerialCommand(cfg.command, learner, actor, evaluator, replay, policy.command_mode)
+    return SerialParts(policy, learner, actor, evaluator, replay, command)

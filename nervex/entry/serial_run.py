@@ -1,0 +1,282 @@
+"""The loop of a serial run: command, collect, store, learn, evaluate; and its state."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from nervex.entry.compile_config import CompiledConfig
+from nervex.entry.serial_parts import SerialParts
+from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.seeds import load_rng_state, rng_state
+from nervex.utils.errors import CheckpointError, ConfigError
+from nervex.worker.actor.rollout import Block
+from nervex.worker.monitor.run_folder import RunFolder, cpu_s, peak_rss_bytes
+from nervex.worker.monitor.sink import MetricLog, MetricRow
+
+_logger = logging.getLogger("nervex")
+
+
+class SerialRun:
+    """Joins the parts of a run.
+
+    One loop is: settings from the command, ``n_sample`` transitions (more until the replay suffices), ``train_step``
+    updates; every ``eval_freq`` loops it begins with an evaluation. Checkpoints are taken between loops.
+
+    Args:
+        compiled: the configuration.
+        parts: what it joins.
+        folder: where it writes.
+        log: where metrics go.
+    """
+
+    def __init__(self, compiled: CompiledConfig, parts: SerialParts, folder: RunFolder, log: MetricLog) -> None:
+        self.cfg = compiled.cfg
+        self.parts = parts
+        self.folder = folder
+        self.log = log
+        self.checkpoints = CheckpointManager(folder.checkpoint_dir)
+        self.loop = 0
+        self.evaluated_iter = -1
+        self.solved = False
+        self._rate_mark = (0.0, 0, 0)  # wall, env step and iteration of the last shown rates
+        self._wall_before = self._cpu_before = 0.0
+        self._start = time.perf_counter()
+        self._cpu_start = cpu_s()
+        self._save_wanted = False
+        self._interrupted = False
+        self._batch_size: int = self.cfg.policy.learn.batch_size
+        parts.learner.report = self._report
+        parts.learner.saver = self._want_save
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that the run has taken, with the parts before a resume."""
+        return self._wall_before + time.perf_counter() - self._start
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that the run has taken, with the parts before a resume."""
+        return self._cpu_before + cpu_s() - self._cpu_start
+
+    def run(self) -> str:
+        """Runs to the end and returns why it ended: ``stop_val``, a budget's key, or ``interrupted``."""
+        parts = self.parts
+        with self._signals():
+            if self.loop == 0:
+                parts.learner.call_hook("before_run")
+                self._random_collect()
+                self.save()
+            while True:
+                reason = self._end()
+                if reason is None and self.loop % self.cfg.evaluator.eval_freq == 0:
+                    reason = self._evaluate()
+                if reason is not None:
+                    break
+                self._one_loop()
+                self.loop += 1
+                if self._save_wanted:
+                    self.save()
+            if reason != "interrupted" and self.evaluated_iter != parts.learner.last_iter.val:
+                reason = self._evaluate() or reason
+            parts.learner.call_hook("after_run")
+            self.save()
+        return reason
+
+    def save(self, pin: str | None = None, envs: bool = True) -> None:
+        """Saves a checkpoint.
+
+        Args:
+            pin: label that protects it, such as ``'best'``.
+            envs: include the state of the envs; False after a fault of theirs.
+        """
+        self._save_wanted = False
+        self.log.flush()
+        weights = {k: v.detach() for k, v in self.parts.policy.model.state_dict().items()}
+        self.checkpoints.save(
+            self.parts.learner.last_iter.val, self.state_dict(envs), weights,
+            metadata={"env_step": self.parts.actor.env_step}, pin=pin,
+        )  # fmt: skip
+
+    def state_dict(self, envs: bool = True) -> dict[str, Any]:
+        """Returns everything that the run needs to go on, beside the weights."""
+        p = self.parts
+        return {
+            "policy": p.policy.state_dict(),
+            "learner": p.learner.state_dict(),
+            "actor": p.actor.state_dict(envs),
+            "replay": p.replay.state_dict(),
+            "evaluator": p.evaluator.state_dict(),
+            "rng": rng_state(),
+            "log": self.log.state_dict(),
+            "run": {
+                "loop": self.loop,
+                "evaluated_iter": self.evaluated_iter,
+                "wall_s": self.wall_s,
+                "cpu_s": self.cpu_s,
+            },
+        }
+
+    def load_latest(self) -> None:
+        """Goes back to the newest checkpoint of the folder.
+
+        Raises:
+            CheckpointError: there is none, or it does not fit this configuration.
+        """
+        checkpoint = self.checkpoints.load_latest()
+        state, p = checkpoint.tree, self.parts
+        try:
+            p.policy.model.load_state_dict(checkpoint.weights or {})
+            p.policy.load_state_dict(state["policy"])
+            p.learner.load_state_dict(state["learner"])
+            p.replay.load_state_dict(state["replay"])
+            if not p.actor.load_state_dict(state["actor"]):
+                p.replay.mark_gap(range(p.actor.env.lane_num))
+            p.evaluator.load_state_dict(state["evaluator"])
+            run = state["run"]
+            self.loop, self.evaluated_iter = run["loop"], run["evaluated_iter"]
+            self._wall_before, self._cpu_before = run["wall_s"], run["cpu_s"]
+            self.log.load_state_dict(state["log"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as e:
+            if isinstance(e, CheckpointError):
+                raise
+            raise CheckpointError(f"checkpoint {checkpoint.path} does not fit this run: {type(e).__name__}: {e}") from e
+        self._rate_mark = (self._wall_before, p.actor.env_step, p.learner.last_iter.val)
+        load_rng_state(state["rng"])
+
+    def result(self, stop_reason: str) -> dict[str, Any]:
+        """Returns what ``result.json`` holds."""
+        cfg, p = self.cfg, self.parts
+        last = p.evaluator.last
+        return {
+            "policy": cfg.policy.policy_type or type(p.policy).__name__,
+            "env": cfg.env.get("env_id") or cfg.env.get("env_type") or "own",
+            "seed": cfg.seed,
+            "stop_reason": stop_reason,
+            "solved": self.solved,
+            "best_eval_return": p.evaluator.best,
+            "last_eval_return": None if last is None else last.mean,
+            "last_eval_episode": None if last is None else len(last.episode_return),
+            "stop_val": cfg.evaluator.stop_val,
+            "env_step": p.actor.env_step,
+            "train_iter": p.learner.last_iter.val,
+            "wall_s": round(self.wall_s, 3),
+            "cpu_s": round(self.cpu_s, 3),
+            "peak_rss_bytes": peak_rss_bytes(),
+            "run_dir": str(self.folder.path),
+        }
+
+    def _one_loop(self) -> None:
+        p, learn = self.parts, self.cfg.policy.learn
+        p.command.step()
+        needed = p.replay.limiter.min_count(self._batch_size, learn.train_step)
+        _, p.learner.collect_info = p.actor.generate_data(consume=self._push)
+        while p.replay.count < needed and not self._over_env_step():
+            p.actor.generate_data(consume=self._push)
+        for _ in range(learn.train_step):
+            if p.learner.last_iter.val >= self.cfg.max_train_iter:
+                break
+            batch = p.replay.sample(self._batch_size)
+            if batch is None:
+                break  # rows are there but not yet what follows them; the next loop goes on
+            p.learner.train(batch)
+            if p.replay.prioritized:
+                self._update_priority()
+        if self.cfg.policy.on_policy:
+            p.replay.clear()
+
+    def _push(self, block: Block) -> None:
+        self.parts.replay.push_data(block.traj.columns, block.lane_id, block.length)
+
+    def _update_priority(self) -> None:
+        info = self.parts.learner.priority_info
+        if info is None:
+            raise ConfigError(
+                "replay_buffer.sampler is 'prioritized', but the policy's _forward_learn returned no 'priority' [B]; "
+                "return one, or use sampler: uniform"
+            )
+        self.parts.replay.update(info)
+
+    def _random_collect(self) -> None:
+        size = self.cfg.actor.random_collect_size
+        if size:
+            self.parts.actor.generate_data(n_sample=size, consume=self._push, random=True)
+
+    def _evaluate(self) -> str | None:
+        p = self.parts
+        before = p.evaluator.best
+        start = time.perf_counter()
+        self.solved = p.evaluator.eval(p.learner.last_iter.val)
+        self.evaluated_iter = p.learner.last_iter.val
+        result = p.evaluator.last
+        assert result is not None and p.evaluator.best is not None
+        values = {
+            "eval_return": result.mean,
+            "eval_return_std": result.std,
+            "eval_episode": len(result.episode_return),
+            "eval_episode_length": float(result.episode_length.mean()),
+            "best_eval_return": p.evaluator.best,
+            "time/eval_s": time.perf_counter() - start,
+            "time/wall_s": self.wall_s,
+        }
+        self._write("eval", values)
+        if before is None or p.evaluator.best > before:
+            self.save(pin="best")
+        return "stop_val" if self.solved else None
+
+    def _report(self, averages: dict[str, float]) -> None:
+        p = self.parts
+        wall, step, iteration = self.wall_s, p.actor.env_step, p.learner.last_iter.val
+        last_wall, last_step, last_iteration = self._rate_mark
+        elapsed = max(wall - last_wall, 1e-9)
+        self._rate_mark = (wall, step, iteration)
+        self._write(
+            "train",
+            {
+                **averages, **p.actor.metrics(), **p.command.metrics(), **p.replay.metrics(),
+                "time/env_step_per_s": (step - last_step) / elapsed,
+                "time/iter_per_s": (iteration - last_iteration) / elapsed,
+                "time/wall_s": wall,
+            },
+        )  # fmt: skip
+
+    def _write(self, kind: str, values: dict[str, float]) -> None:
+        self.log.write(MetricRow(kind, self.parts.actor.env_step, self.parts.learner.last_iter.val, values))
+
+    def _want_save(self) -> None:
+        self._save_wanted = True
+
+    def _over_env_step(self) -> bool:
+        return bool(self.parts.actor.env_step >= self.cfg.max_env_step) or self._interrupted
+
+    def _end(self) -> str | None:
+        if self._interrupted:
+            return "interrupted"
+        if self.parts.actor.env_step >= self.cfg.max_env_step:
+            return "max_env_step"
+        if self.parts.learner.last_iter.val >= self.cfg.max_train_iter:
+            return "max_train_iter"
+        return "max_wall_s" if self.wall_s >= self.cfg.max_wall_s else None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) ends the run after the current loop, the second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            _logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+
+        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

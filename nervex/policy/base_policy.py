@@ -1,0 +1,228 @@
+"""The interface of an algorithm: learn, collect, eval and command modes."""
+
+from abc import ABC, abstractmethod
+from collections import namedtuple
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import torch
+
+from nervex.config.frozen import FrozenConfig
+from nervex.config.schema import build
+from nervex.config.source import ConfigSource
+from nervex.policy.config import OpenPolicyConfig, PolicyConfig
+from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.registry import Registry
+
+POLICY_REGISTRY = Registry("policy", {"dqn": "nervex.policy.dqn:DQNPolicy"})
+
+_FIELDS = ("learn", "collect", "eval", "command")
+
+
+def register_policy(name: str, policy_class: type) -> None:
+    """Makes ``policy_class`` available to configurations as ``policy_type: name``."""
+    POLICY_REGISTRY.register(name, policy_class)
+
+
+def create_policy(cfg: Mapping[str, Any], model_type: type | None = None, **kwargs: Any) -> "Policy":
+    """Returns the policy that section ``policy`` of a configuration names."""
+    policy: Policy = POLICY_REGISTRY.get(cfg["policy_type"])(cfg, model_type=model_type, **kwargs)
+    return policy
+
+
+class Policy(ABC):
+    """An algorithm. Each process enables the modes that it needs; the others are not built.
+
+    Args:
+        cfg: section ``policy`` of a configuration (defaults are filled in).
+        model: a network to use; None: ``_create_model_from_cfg``.
+        model_type: class of the network, called with ``cfg.model`` as keyword arguments.
+        enable_field: modes to build, of ``'learn', 'collect', 'eval', 'command'``; None: all.
+    """
+
+    config_class: type[PolicyConfig] = OpenPolicyConfig
+    #: kinds of action space that the policy serves (see ``nervex.envs.base_env.LeafSpec.kind``)
+    action_kinds: tuple[str, ...] = ("discrete", "multi_discrete", "multi_binary", "box")
+    #: whether learn mode returns a ``priority`` per sample
+    gives_priority = True
+
+    learn_function = namedtuple(
+        "learn_function",
+        ["data_preprocess", "forward", "reset", "info", "state_dict_handle", "set_setting", "monitor_vars"],
+    )
+    collect_function = namedtuple(
+        "collect_function",
+        ["data_preprocess", "forward", "data_postprocess", "process_transition", "get_train_sample", "reset",
+         "set_setting"],
+    )  # fmt: skip
+    eval_function = namedtuple(
+        "eval_function", ["data_preprocess", "forward", "data_postprocess", "reset", "set_setting"]
+    )
+    command_function = namedtuple(
+        "command_function", ["get_setting_learn", "get_setting_collect", "get_setting_eval"]
+    )
+
+    def __init__(
+        self,
+        cfg: Mapping[str, Any],
+        model: torch.nn.Module | None = None,
+        model_type: type | None = None,
+        enable_field: list[str] | None = None,
+    ) -> None:
+        for field in enable_field or ():
+            if field not in _FIELDS:
+                raise ConfigError(f"unknown policy mode '{field}'{did_you_mean(field, _FIELDS)}")
+        self._cfg: Any = cfg if isinstance(cfg, FrozenConfig) else self.complete_config(cfg)
+        self._use_cuda: bool = self._cfg.use_cuda
+        if self._use_cuda and not torch.cuda.is_available():
+            raise ConfigError("policy.use_cuda is true, but torch sees no CUDA device; set it to false")
+        self._device = torch.device("cuda" if self._use_cuda else "cpu")
+        self._enabled = tuple(_FIELDS if enable_field is None else enable_field)
+        self._window: Any = None
+        self._learn_setting_set: Any = set()
+        self._collect_setting_set: Any = set()
+        self._eval_setting_set: Any = set()
+        if {"learn", "collect", "eval"} & set(self._enabled):
+            created = self._create_model_from_cfg(self._cfg, model_type) if model is None else model
+            self._model: torch.nn.Module = created.to(self._device)
+        for field in self._enabled:
+            getattr(self, f"_init_{field}")()
+
+    @classmethod
+    def complete_config(cls, cfg: Mapping[str, Any]) -> FrozenConfig:
+        """Returns ``cfg`` checked against the policy's schema, with defaults filled in."""
+        source = ConfigSource.from_dict(cfg, name="policy config")
+        return FrozenConfig(build(cls.config_class, source.data, source))
+
+    @classmethod
+    def model_class(cls, cfg: Mapping[str, Any]) -> Any:
+        """Returns the class (or function) that ``cfg['model']`` are the arguments of, when it is known beforehand."""
+        return None
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The network."""
+        return self._model
+
+    @property
+    def window(self) -> Any:
+        """What a training sample is in terms of stored rows (``nervex.data.window``); None when
+        ``get_train_sample`` returns finished items."""
+        return self._window
+
+    @property
+    def learn_mode(self) -> Any:
+        """The functions that a learner calls."""
+        return Policy.learn_function(
+            self._data_preprocess_learn, self._forward_learn, self._reset_learn, self._info_learn,
+            self._state_dict_handle, lambda setting: self.set_setting("learn", setting), self._monitor_vars_learn,
+        )  # fmt: skip
+
+    @property
+    def collect_mode(self) -> Any:
+        """The functions that an actor calls."""
+        return Policy.collect_function(
+            self._data_preprocess_collect, self._forward_collect, self._data_postprocess_collect,
+            self._process_transition, self._get_train_sample, self._reset_collect,
+            lambda setting: self.set_setting("collect", setting),
+        )  # fmt: skip
+
+    @property
+    def eval_mode(self) -> Any:
+        """The functions that an evaluator calls."""
+        return Policy.eval_function(
+            self._data_preprocess_eval, self._forward_eval, self._data_postprocess_eval, self._reset_eval,
+            lambda setting: self.set_setting("eval", setting),
+        )  # fmt: skip
+
+    @property
+    def command_mode(self) -> Any:
+        """The functions that a command calls."""
+        return Policy.command_function(self._get_setting_learn, self._get_setting_collect, self._get_setting_eval)
+
+    def set_setting(self, mode_name: str, setting: Mapping[str, Any]) -> None:
+        """Writes each ``{k: v}`` to ``self._k`` when ``k`` is a setting of the mode."""
+        known = getattr(self, f"_{mode_name}_setting_set")
+        for key, value in setting.items():
+            if key in known:
+                setattr(self, f"_{key}", value)
+
+    @abstractmethod
+    def _create_model_from_cfg(self, cfg: Any, model_type: Optional[type] = None) -> torch.nn.Module: ...  # noqa: UP045
+
+    @abstractmethod
+    def _init_learn(self) -> None: ...
+
+    @abstractmethod
+    def _init_collect(self) -> None: ...
+
+    @abstractmethod
+    def _init_eval(self) -> None: ...
+
+    def _init_command(self) -> None:
+        """Nothing to command unless a policy says so."""
+
+    @abstractmethod
+    def _data_preprocess_learn(self, data: Any) -> Any: ...
+
+    @abstractmethod
+    def _forward_learn(self, data: Any) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _data_preprocess_collect(self, data: Any) -> tuple[Any, Any]: ...
+
+    @abstractmethod
+    def _forward_collect(self, data_id: Any, data: Any) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _data_postprocess_collect(self, data_id: Any, data: Any) -> dict[int, Any]: ...
+
+    @abstractmethod
+    def _process_transition(self, obs: Any, agent_output: dict[str, Any], timestep: Any) -> Any: ...
+
+    @abstractmethod
+    def _get_train_sample(self, traj_cache: Any) -> Any: ...
+
+    @abstractmethod
+    def _data_preprocess_eval(self, data: Any) -> tuple[Any, Any]: ...
+
+    @abstractmethod
+    def _forward_eval(self, data_id: Any, data: Any) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _data_postprocess_eval(self, data_id: Any, data: Any) -> dict[int, Any]: ...
+
+    def _reset_learn(self, data_id: Any = None) -> None:
+        """Learn mode keeps no state per lane."""
+
+    def _reset_collect(self, data_id: Any = None) -> None:
+        """Forgets the lanes' state in collect mode."""
+
+    def _reset_eval(self, data_id: Any = None) -> None:
+        """Forgets the lanes' state in eval mode."""
+
+    def _get_setting_learn(self, command_info: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def _get_setting_collect(self, command_info: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def _get_setting_eval(self, command_info: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def _info_learn(self) -> str:
+        return str(self._model)
+
+    def _monitor_vars_learn(self) -> list[str]:
+        return ["cur_lr", "total_loss"]
+
+    def _state_dict_handle(self) -> dict[str, Any]:
+        return {"model": self._model, **({"optimizer": self._optimizer} if hasattr(self, "_optimizer") else {})}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the policy would need to go on, beside the model's weights."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""

@@ -1,0 +1,89 @@
+"""What most policies share: moving data, resetting agents, keeping state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optree
+import torch
+
+from nervex.agent.agent import Agent
+from nervex.data.lanes import LaneBlock
+from nervex.policy.base_policy import Policy
+from nervex.torch_utils.device import to_device
+
+
+class CommonPolicy(Policy):
+    """A policy whose data are plain columns and whose state lives in its optimizers and agents."""
+
+    def _data_preprocess_learn(self, data: Any) -> dict[str, Any]:
+        """Returns the batch on the model's device, with ``weight`` (None when absent) and ``ignore_done`` applied.
+
+        Args:
+            data: columns [B, ...], or a list of samples.
+        """
+        batch = _stack(data) if isinstance(data, list | tuple) else dict(data)
+        if self._use_cuda:
+            batch = to_device(batch, self._device)
+        if self._cfg.learn.ignore_done and batch.get("done") is not None:
+            batch["done"] = torch.zeros_like(batch["done"])
+        batch.setdefault("weight", None)
+        return batch
+
+    def _data_preprocess_collect(self, data: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns ``(lane ids, {'obs': batch})`` of a ``LaneBlock`` or a mapping ``{id: observation}``."""
+        if isinstance(data, LaneBlock):
+            lane_id, obs = data.lane_id, data.obs
+        else:
+            lane_id, obs = list(data), _stack(list(data.values()))
+        return lane_id, {"obs": to_device(obs, self._device) if self._use_cuda else obs}
+
+    def _data_postprocess_collect(self, data_id: Any, data: Any) -> dict[int, Any]:
+        """Returns ``{lane id: its part of the output}``."""
+        return {
+            int(lane): optree.tree_map(lambda x, row=row: x[row], data)  # type: ignore[misc]
+            for row, lane in enumerate(data_id)
+        }
+
+    _data_preprocess_eval = _data_preprocess_collect
+    _data_postprocess_eval = _data_postprocess_collect
+
+    def _process_transition(self, obs: Any, agent_output: dict[str, Any], timestep: Any) -> dict[str, Any]:
+        return {"obs": obs, "action": agent_output["action"], "reward": timestep.reward}
+
+    def _get_train_sample(self, traj_cache: Any) -> Any:
+        return traj_cache
+
+    def _reset_collect(self, data_id: Any = None) -> None:
+        self._collect_agent.reset(data_id=data_id)
+
+    def _reset_eval(self, data_id: Any = None) -> None:
+        self._eval_agent.reset(data_id=data_id)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of every agent and of everything else that has ``state_dict`` (optimizers, schedules)."""
+        return {
+            name: part.full_state() if isinstance(part, Agent) else part.state_dict()
+            for name, part in self._parts().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        parts = self._parts()
+        for name, part_state in state.items():
+            if name in parts:
+                part = parts[name]
+                if isinstance(part, Agent):
+                    part.load_full_state(part_state)
+                else:
+                    part.load_state_dict(part_state)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, Agent)
+            or (hasattr(value, "load_state_dict") and not isinstance(value, torch.nn.Module))
+        }
+
+
+def _stack(items: list[Any]) -> Any:
+    return optree.tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *items)

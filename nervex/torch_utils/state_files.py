@@ -1,0 +1,240 @@
+"""One checkpoint as one directory: weights, state and a manifest of digests, written whole or not at all."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nervex.torch_utils.state_tree import decode_state, encode_state
+from nervex.torch_utils.tensor_file import HashingFile, TensorFile, read_tensor_file
+from nervex.utils.errors import CheckpointError
+from nervex.utils.files import DISK, FileLayer, temporary_name, write_bytes_durable, write_failure
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+STATE_TENSORS = "state.safetensors"
+STATE = "state.json"
+_REQUIRED = frozenset({STATE_TENSORS, STATE})
+_KNOWN = _REQUIRED | {WEIGHTS}
+_READ_BYTES = 1 << 20
+
+
+def save_state(
+    directory: Path,
+    tree: dict[str, Any],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    files: FileLayer = DISK,
+) -> None:
+    """Writes a checkpoint under the name ``directory``; a kill or a failure at any instant leaves none of that name.
+
+    All is written to a hidden directory beside it, flushed to the disk, and renamed.
+
+    Args:
+        directory: the directory to make; its parent exists.
+        tree: any state tree (see ``state_tree``).
+        weights: name -> tensor, kept in a safetensors file of their own, which other tools can read.
+        metadata: JSON values for ``read_manifest``, which shows them without loading anything.
+
+    Raises:
+        CheckpointError: ``directory`` exists, or the disk is full or failing.
+        TypeError: ``tree``, ``weights`` or ``metadata`` holds something that cannot be saved as plain data.
+    """
+    directory = Path(directory)
+    if directory.exists() or directory.is_symlink():
+        raise CheckpointError(f"cannot save to {directory}: it exists already; a checkpoint is never overwritten")
+    structure, tensors = encode_state(tree)
+    text = json.dumps(structure, allow_nan=False, separators=(",", ":")).encode()
+    stored = {STATE_TENSORS: TensorFile(tensors)} | ({} if weights is None else {WEIGHTS: TensorFile(weights)})
+    notes = _plain_metadata(metadata)
+    size_bytes = len(text) + sum(file.size_bytes for file in stored.values())
+
+    temporary = temporary_name(directory)
+    try:
+        files.make_dir(temporary)
+        records = {name: _write_file(temporary / name, file.chunks(), files) for name, file in stored.items()}
+        records[STATE] = _write_file(temporary / STATE, [text], files)
+        write_bytes_durable(temporary / MANIFEST, _manifest(records, notes), files)
+        files.fsync_dir(temporary)
+        files.rename(temporary, directory)
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            files.remove_tree(temporary)
+        if isinstance(e, OSError):
+            reason = write_failure(directory, size_bytes, e)
+            raise CheckpointError(f"{reason}; nothing was replaced, the checkpoints before it are intact") from e
+        raise
+    try:
+        files.fsync_dir(directory.parent)
+    except OSError as e:
+        reason = write_failure(directory, size_bytes, e)
+        raise CheckpointError(f"{reason}; it may be gone after a power loss, those before it are intact") from e
+
+
+def load_state(directory: Path) -> tuple[Any, dict[str, Tensor] | None]:
+    """Returns ``(tree, weights)`` of a checkpoint, tensors on the CPU; ``weights`` is None if saved without.
+
+    The digests of all files are checked before any is parsed, and nothing in them is ever executed.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, foreign, or of a newer format.
+    """
+    directory = Path(directory)
+    names = verify_state(directory)
+    try:
+        structure = json.loads((directory / STATE).read_bytes())
+        tree = decode_state(structure, read_tensor_file(directory / STATE_TENSORS))
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"cannot read {directory / STATE}: {e}; use another checkpoint") from e
+    return tree, read_tensor_file(directory / WEIGHTS) if WEIGHTS in names else None
+
+
+def load_state_weights(directory: Path) -> dict[str, Tensor]:
+    """Returns the weights alone of a checkpoint, whose other files are not read.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, foreign, of a newer format, or has no weights.
+    """
+    directory = Path(directory)
+    records = read_manifest(directory)["files"]
+    if WEIGHTS not in records:
+        raise CheckpointError(f"checkpoint {directory} was saved without weights; load another one")
+    _check_file(directory / WEIGHTS, records[WEIGHTS])
+    return read_tensor_file(directory / WEIGHTS)
+
+
+def verify_state(directory: Path) -> frozenset[str]:
+    """Returns the names of a checkpoint's files after checking the size and the digest of each.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, foreign, or of a newer format.
+    """
+    records = read_manifest(directory)["files"]
+    for name, record in records.items():
+        _check_file(directory / name, record)
+    return frozenset(records)
+
+
+def looks_whole(directory: Path) -> bool:
+    """Returns whether a checkpoint's manifest is sound and its files have the right sizes; reads none of them."""
+    try:
+        records = read_manifest(directory)["files"]
+        return all((directory / name).lstat().st_size == record["bytes"] for name, record in records.items())
+    except (CheckpointError, OSError):
+        return False
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Returns a checkpoint's manifest: ``format``, ``nervex`` (version), ``metadata`` and ``files``.
+
+    Raises:
+        CheckpointError: the manifest is missing, damaged, foreign, or of a newer format.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise CheckpointError(f"{path} is no regular file; this is not a nerveX checkpoint")
+        data = path.read_bytes()
+    except OSError as e:
+        raise CheckpointError(
+            f"{directory} is not a nerveX checkpoint: cannot read its {MANIFEST} ({e.strerror})"
+        ) from e
+    manifest = unseal(data, path)
+    records = manifest.get("files")
+    if manifest.get("format") != FORMAT or not isinstance(records, dict):
+        raise CheckpointError(f"{path} is not the manifest of a nerveX checkpoint; use another checkpoint")
+    foreign = sorted(set(records) - _KNOWN)
+    if not all(isinstance(r, dict) and set(r) == {"sha256", "bytes"} for r in records.values()):
+        raise CheckpointError(f"{path} does not describe its files by sha256 and bytes; use another checkpoint")
+    if foreign or not _REQUIRED.issubset(records):
+        raise CheckpointError(
+            f"{path} lists {', '.join(map(repr, foreign or sorted(records)))}, but a checkpoint holds "
+            f"{', '.join(sorted(_KNOWN))} and nothing else; do not use it"
+        )
+    return manifest
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """Returns ``content`` as JSON with its own digest, so that ``unseal`` finds any change of any bit."""
+    body = _canonical(content)
+    return _canonical({**content, "sha256": hashlib.sha256(body).hexdigest()})
+
+
+def unseal(data: bytes, path: Path) -> dict[str, Any]:
+    """Returns what ``seal`` was given, ``path`` being the file that ``data`` was read from.
+
+    Raises:
+        CheckpointError: ``data`` is damaged, was edited, or was written by a newer version.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path} is damaged (not valid JSON: {e}); use another checkpoint") from e
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise CheckpointError(f"{path} is not a file of a nerveX checkpoint; use another one")
+    found = content.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise CheckpointError(f"{path} has format {found}, this nerveX reads up to {FORMAT}; upgrade nerveX to load it")
+    content.pop("sha256")
+    if seal(content) != data:
+        raise CheckpointError(f"{path} is damaged or was edited: its digest does not match; use another checkpoint")
+    return content
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, allow_nan=False, indent=1).encode() + b"\n"
+
+
+def _plain_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    notes = dict(metadata or {})
+    try:
+        json.dumps(notes, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise TypeError(f"checkpoint metadata {notes} is not plain JSON: {e}") from e
+    return notes
+
+
+def _manifest(records: dict[str, Any], notes: dict[str, Any]) -> bytes:
+    try:
+        version = importlib.metadata.version("nervex")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return seal({"format": FORMAT, "nervex": version, "metadata": notes, "files": records})
+
+
+def _write_file(path: Path, chunks: Iterable[bytes | memoryview], files: FileLayer) -> dict[str, Any]:
+    """Writes one file durably and returns its entry of the manifest."""
+    with files.create(path) as file:
+        hashing = HashingFile(file, files)
+        for chunk in chunks:
+            hashing.write(chunk)
+        files.fsync(file)
+    return {"sha256": hashing.sha256(), "bytes": hashing.size_bytes}
+
+
+def _check_file(path: Path, record: Any) -> None:
+    """Raises CheckpointError unless the file at ``path`` is the one that the manifest's ``record`` describes."""
+    damaged = f"{path} is damaged: {{}}; use another checkpoint"
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(damaged.format("it is no regular file"))
+        expected = record["bytes"]
+        if status.st_size != expected:
+            raise CheckpointError(damaged.format(f"it has {status.st_size:,} bytes, its manifest says {expected:,}"))
+        digest = hashlib.sha256()
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(_READ_BYTES):
+                digest.update(chunk)
+    except OSError as e:
+        raise CheckpointError(damaged.format(f"cannot read it ({e.strerror})")) from e
+    if digest.hexdigest() != record["sha256"]:
+        raise CheckpointError(damaged.format("its digest does not match its manifest"))

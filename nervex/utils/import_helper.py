@@ -1,0 +1,54 @@
+"""Imports the modules that a configuration names."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from nervex.utils.errors import ConfigError
+
+
+def import_names(names: Sequence[str], where: str, package: str = "") -> list[ModuleType]:
+    """Imports modules by name (``my_pkg.my_policy``) or by path (``policies/my_policy.py``).
+
+    A file that is given by path takes ``package`` as the package of its relative imports, so that a policy may begin
+    with ``from .base_policy import Policy`` when ``package`` is ``nervex.policy``.
+
+    Args:
+        names: module names or absolute paths of Python files.
+        where: config path of the list, for messages (``policy.import_names``).
+        package: package that relative imports of a file given by path refer to.
+
+    Raises:
+        ConfigError: a module cannot be found or raises at import; the cause is chained.
+    """
+    return [_import_path(Path(n), where, package) if n.endswith(".py") else _import_module(n, where) for n in names]
+
+
+def _import_module(name: str, where: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as e:
+        raise ConfigError(f"{where}: cannot import '{name}': {type(e).__name__}: {e}") from e
+
+
+def _import_path(path: Path, where: str, package: str) -> ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: no file {path}")
+    name = f"nervex_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if package:
+        module.__package__ = package
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        del sys.modules[name]
+        raise ConfigError(f"{where}: {path} fails at import: {type(e).__name__}: {e}") from e
+    return module

@@ -1,0 +1,134 @@
+"""Keeps track of where each lane's newest row lies, and hands rows out without a copy where that can be."""
+
+from typing import Any
+
+import numpy as np
+
+from nervex.utils.errors import EnvFault, SpecError
+from nervex.worker.actor.env_manager.blocks import Blocks, ReadyBlock, StepBlock, map_tree, tree_leaves
+
+
+class Deliverer:
+    """Turns the slots of the blocks into what ``ready_block`` and ``step_block`` return.
+
+    When all lanes went in step, a slot itself is handed out; else rows are gathered into arrays that alternate with
+    the slots, so that either stays valid until the second next step.
+
+    Args:
+        blocks: arrays that the envs write.
+        all_lanes: int64 ``[B]``, 0 to B - 1.
+    """
+
+    def __init__(self, blocks: Blocks, all_lanes: np.ndarray) -> None:
+        num = blocks.env_num
+        self._blocks = blocks
+        self._all_lanes = all_lanes
+        self._slot = 0
+        self._in_step = True  # all lanes' newest rows lie in the present slot
+        self._all_ready = True
+        self.ready_mask = np.ones(num, np.bool_)
+        self._rows = all_lanes.copy()  # row of a lane's newest data, in blocks seen as [2 * B, ...]
+        self._flat_obs = map_tree(lambda a: a.reshape(2 * num, *a.shape[2:]), blocks.obs)
+        scalars = (blocks.reward, blocks.terminated, blocks.truncated, blocks.valid, blocks.episode_return)
+        self._slot_scalars = [tuple(a[slot] for a in scalars) for slot in (0, 1)]
+        self._flat_scalars = tuple(a.reshape(2 * num) for a in scalars)
+        self._slot_obs = [map_tree(lambda a, slot=slot: a[slot], blocks.obs) for slot in (0, 1)]
+        self._gathered: list[list[Any]] = [[None, None], [None, None]]
+        float_shapes = [a.shape[1:] if a.dtype.kind in "fc" else None for a in tree_leaves(blocks.obs)]
+        self._masks = [None if shape is None else np.empty(shape, np.bool_) for shape in float_shapes]
+
+    def require_ready(self, lane_id: np.ndarray) -> None:
+        """Raises a SpecError when a lane is still in flight."""
+        if not self._all_ready and not self.ready_mask[lane_id].all():
+            busy = lane_id[~self.ready_mask[lane_id]].tolist()
+            raise SpecError(f"the lanes {busy} cannot act: their last steps have not come back; ask ready_block()")
+
+    def begin(self, lane_id: np.ndarray, full: bool) -> int:
+        """Takes the other slot for the coming rows of the lanes and returns it."""
+        num = len(self._all_lanes)
+        if self._in_step and not full:
+            self._rows[:] = self._slot * num + self._all_lanes
+        self._slot = slot = 1 - self._slot
+        self._in_step = full
+        self._blocks.clear(slot, slice(None) if full else lane_id)
+        if not full:
+            self._rows[lane_id] = slot * num + lane_id
+        return slot
+
+    def deliver(self, asked: np.ndarray, finished: np.ndarray, infos: dict[int, dict[str, Any]]) -> StepBlock:
+        """Returns the rows of the finished lanes; those asked and not finished cannot act until they are.
+
+        Raises:
+            EnvFault: an observation is not finite.
+        """
+        if finished is not asked:
+            self.ready_mask[asked] = False
+            self.ready_mask[finished] = True
+            self._all_ready = bool(self.ready_mask.all())
+        info = tuple(infos.get(i, {}) for i in finished.tolist()) if infos else None
+        if self._in_step and finished is asked:
+            obs, scalars = self._slot_obs[self._slot], self._slot_scalars[self._slot]
+        else:
+            rows = self._newest_rows(finished)
+            obs = self._gather(rows, 0)
+            scalars = tuple(flat[rows] for flat in self._flat_scalars)
+        self._check_finite(finished, obs)
+        return StepBlock(finished, obs, *scalars, info)  # type: ignore[call-arg]
+
+    def ready(self) -> ReadyBlock:
+        """Returns the newest observations of the lanes that can act."""
+        if self._all_ready and self._in_step:
+            return ReadyBlock(self._all_lanes, self._slot_obs[self._slot])
+        lanes = self._all_lanes if self._all_ready else np.flatnonzero(self.ready_mask)
+        return ReadyBlock(lanes, self._gather(self._newest_rows(lanes), 1))
+
+    def check_all(self) -> None:
+        """Marks every lane ready after a reset of all, and checks their observations.
+
+        Raises:
+            EnvFault: an observation is not finite.
+        """
+        self.ready_mask[:] = True
+        self._all_ready = True
+        self._check_finite(self._all_lanes, self._slot_obs[self._slot])
+
+    def hold_back(self, lanes: Any) -> None:
+        """Makes lanes wait until ``deliver`` hands them out, and all others ready."""
+        self.ready_mask[:] = True
+        self.ready_mask[list(lanes)] = False
+        self._all_ready = not lanes
+
+    def obs_of(self, lane: int) -> Any:
+        """Returns a copy of a lane's newest observation."""
+        row = int(self._newest_rows(self._all_lanes)[lane])
+        return map_tree(lambda flat: flat[row].copy(), self._flat_obs)
+
+    def _newest_rows(self, lanes: np.ndarray) -> np.ndarray:
+        if self._in_step:
+            self._rows[:] = self._slot * len(self._all_lanes) + self._all_lanes
+        rows: np.ndarray = self._rows[lanes]
+        return rows
+
+    def _gather(self, rows: np.ndarray, purpose: int) -> Any:
+        held = self._gathered[purpose]
+        if held[self._slot] is None:
+            held[self._slot] = map_tree(np.empty_like, self._slot_obs[0])
+        # mode='clip' because with 'raise' NumPy gathers into a buffer first.
+        return map_tree(
+            lambda flat, out: np.take(flat, rows, axis=0, out=out[: len(rows)], mode="clip"),
+            self._flat_obs,
+            held[self._slot],
+        )
+
+    def _check_finite(self, lanes: np.ndarray, obs: Any) -> None:
+        for mask, leaf in zip(self._masks, tree_leaves(obs), strict=True):
+            if mask is not None and not np.isfinite(leaf, out=mask[: len(leaf)]).all():
+                bad = np.argwhere(~mask[: len(leaf)])[0].tolist()
+                env_id = int(lanes[bad[0]])
+                episode, step = self._blocks.progress[env_id].tolist()
+                raise EnvFault(
+                    f"env {env_id} sent obs with {leaf[tuple(bad)]} at index {bad[1:]}, expected finite numbers "
+                    f"(episode {episode}, step {step})",
+                    env_id,
+                    step,
+                )

@@ -1,0 +1,168 @@
+"""The preallocated rows that an actor writes: one cursor per lane."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import optree
+import torch
+
+from nervex.data.columns import Columns, flatten, nest
+from nervex.rl_utils.trajectory import Trajectory
+from nervex.utils.errors import SpecError
+
+RESERVED: dict[str, Any] = {
+    "valid": np.bool_,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "policy_version": np.int64,
+    "lane_id": np.int32,
+    "episode_id": np.int32,
+    "episode_step": np.int32,
+}
+
+
+class Block(NamedTuple):
+    """Rows of some lanes on their way to the replay.
+
+    Attributes:
+        traj: the rows, [T, b, ...]; valid until the rollout is written again.
+        lane_id: int64 [b].
+        length: rows of each lane, int64 [b], when they differ; else None.
+    """
+
+    traj: Trajectory
+    lane_id: np.ndarray
+    length: np.ndarray | None
+
+
+class Rollout:
+    """Columns ``[rows, lanes, ...]`` filled row by row.
+
+    Args:
+        lane_num: number of lanes B.
+        traj_len: new rows after which a lane is cut; ``inf``: only at the ends of episodes.
+    """
+
+    def __init__(self, lane_num: int, traj_len: float) -> None:
+        self.lane_num = lane_num
+        self.traj_len = traj_len
+        self.cursor = np.zeros(lane_num, dtype=np.int64)  # rows that each lane holds
+        self.carried = np.zeros(lane_num, dtype=np.int64)  # of these, handed back by the policy from the block before
+        self._column: dict[str, np.ndarray] = {}
+        self._tensor: dict[str, torch.Tensor] = {}
+        self._rows = 0
+        self._everyone = np.arange(lane_num)
+
+    def write(self, row: Columns, reserved: dict[str, Any], lane_id: np.ndarray) -> None:
+        """Appends one row to the lanes ``lane_id`` int [b]; leaves of ``row`` are arrays or tensors [b, ...]."""
+        flat = flatten(row)
+        if not self._column:
+            self._allocate(flat, len(lane_id))
+        if flat.keys() | reserved.keys() != self._column.keys():
+            raise SpecError(
+                f"_process_transition returned the columns {sorted(flat)} after "
+                f"{sorted(self._column.keys() - RESERVED.keys())}; it must return the same keys every time"
+            )
+        cursor = self.cursor[lane_id]
+        if cursor.max() >= self._rows:
+            self._grow()
+        in_step = len(lane_id) == self.lane_num and (cursor == cursor[0]).all() and (lane_id == self._everyone).all()
+        where: Any = int(cursor[0]) if in_step else (cursor, lane_id)
+        for name, value in flat.items():
+            self._column[name][where] = value.numpy() if isinstance(value, torch.Tensor) else value
+        for name, value in reserved.items():
+            self._column[name][where] = value
+        self.cursor[lane_id] += 1
+
+    def full(self, lane_id: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """Returns those of the lanes that must be handed on: cut length reached, or (``inf``) episode ended."""
+        if self.traj_len == np.inf:
+            return lane_id[ended]
+        return lane_id[self.cursor[lane_id] - self.carried[lane_id] >= self.traj_len]
+
+    def blocks(self, lane_id: np.ndarray, last_obs: Any) -> list[Block]:
+        """Returns the rows of the lanes ``lane_id``: one block per number of rows, or one padded block (``inf``).
+
+        Args:
+            lane_id: int [b], lanes to hand on.
+            last_obs: observations after their last rows, nested arrays [b, ...].
+        """
+        length = self.cursor[lane_id]
+        if self.traj_len == np.inf and len(lane_id) > 1 and (length != length[0]).any():
+            return [self._padded(lane_id, length, last_obs)]
+        return [
+            self._cut(lane_id[length == size], int(size), optree.tree_map(lambda x: x[length == size], last_obs))  # noqa: B023
+            for size in np.unique(length)
+        ]
+
+    def keep_last(self, lane_id: np.ndarray, num: int) -> None:
+        """Empties the lanes but for their last ``num`` rows, which come first in their next block."""
+        kept = np.minimum(self.cursor[lane_id], num)
+        if num:
+            for row in range(int(kept.max())):
+                lane = lane_id[row < kept]
+                source = self.cursor[lane] - kept[row < kept] + row
+                for column in self._column.values():
+                    column[row, lane] = column[source, lane]
+        self.cursor[lane_id] = self.carried[lane_id] = kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rows that were not handed on yet."""
+        rows = int(self.cursor.max())
+        return {
+            "column": {k: v[:rows].copy() for k, v in self._column.items()},
+            "cursor": self.cursor.copy(),
+            "carried": self.carried.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        self.cursor[:] = state["cursor"]
+        self.carried[:] = state["carried"]
+        self._rows = max(self._first_rows(), int(self.cursor.max()))
+        self._column = {k: np.zeros((self._rows, *v.shape[1:]), v.dtype) for k, v in state["column"].items()}
+        for name, values in state["column"].items():
+            self._column[name][: len(values)] = values
+        self._view()
+
+    def _cut(self, lane_id: np.ndarray, size: int, last_obs: Any) -> Block:
+        everyone = len(lane_id) == self.lane_num and (lane_id == self._everyone).all()
+        columns = {k: v[:size] if everyone else v[:size, lane_id] for k, v in self._tensor.items()}
+        return Block(Trajectory(nest(columns), _tensors(last_obs)), lane_id, None)
+
+    def _padded(self, lane_id: np.ndarray, length: np.ndarray, last_obs: Any) -> Block:
+        columns = {k: v[: int(length.max()), lane_id] for k, v in self._tensor.items()}  # a copy
+        beyond = torch.from_numpy(np.arange(int(length.max()))[:, None] >= length)
+        for name in ("valid", "terminated", "truncated"):
+            columns[name][beyond] = False
+        return Block(Trajectory(nest(columns), _tensors(last_obs)), lane_id, length)
+
+    def _allocate(self, flat: dict[str, Any], lanes: int) -> None:
+        for name, value in flat.items():
+            if value.shape[:1] != (lanes,):
+                raise SpecError(
+                    f"_process_transition returned '{name}' of shape {list(value.shape)} for {lanes} lanes; it is "
+                    "called with columns and must return one row per lane, first dimension first"
+                )
+        self._rows = self._first_rows()
+        dtypes = {k: (v.numpy() if isinstance(v, torch.Tensor) else v).dtype for k, v in flat.items()}
+        shapes = {k: tuple(v.shape[1:]) for k, v in flat.items()}
+        lead = (self._rows, self.lane_num)
+        self._column = {k: np.zeros(lead + shapes[k], dtypes[k]) for k in flat}
+        self._column |= {k: np.zeros(lead, dtype) for k, dtype in RESERVED.items()}
+        self._view()
+
+    def _first_rows(self) -> int:
+        return 128 if self.traj_len == np.inf else int(self.traj_len)
+
+    def _grow(self) -> None:
+        self._column = {k: np.concatenate([v, np.zeros_like(v)]) for k, v in self._column.items()}
+        self._rows *= 2
+        self._view()
+
+    def _view(self) -> None:
+        self._tensor = {k: torch.from_numpy(v) for k, v in self._column.items()}
+
+
+def _tensors(tree: Any) -> Any:
+    return optree.tree_map(torch.from_numpy, tree)

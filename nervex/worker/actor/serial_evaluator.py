@@ -1,0 +1,136 @@
+"""Measures a policy: a fixed set of episodes, none preferred for being short."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+import torch
+
+from nervex.config.schema import option
+from nervex.data.lanes import LaneBlock
+
+
+@dataclass
+class EvaluatorConfig:
+    """Section ``evaluator`` of a configuration."""
+
+    n_episode: int = option(10, ge=1, unit="episodes", doc="of one evaluation")
+    eval_freq: int = option(200, ge=1, unit="collections", doc="between evaluations")
+    stop_val: float = option(float("inf"), doc="mean return that solves the task")
+    confirm_episode: int = option(100, ge=0, unit="episodes", doc="fresh ones that must confirm a stop; 0: none")
+
+
+@dataclass
+class EvalResult:
+    """Returns and lengths of the evaluated episodes, in the order in which they were assigned."""
+
+    episode_return: np.ndarray  # float64 [n_episode]
+    episode_length: np.ndarray  # int64 [n_episode]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.episode_return.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes."""
+        return float(self.episode_return.std())
+
+
+class BaseSerialEvaluator:
+    """Runs a policy's eval mode in an env manager.
+
+    Every env plays a number of episodes that is fixed in advance, and all of them count: an episode's chance to be
+    measured does not depend on its length.
+
+    Args:
+        cfg: section ``evaluator``, an ``EvaluatorConfig`` as mapping (all keys present).
+        env: an env manager; may be set later.
+        policy: a policy's ``eval_mode``; may be set later.
+        seed: of the evaluations; each one has episodes of its own.
+    """
+
+    def __init__(self, cfg: Any, env: Any = None, policy: Any = None, seed: int = 0) -> None:
+        self._cfg = cfg
+        self._seed = seed
+        self._launched = False
+        self.eval_count = 0
+        self.best: float | None = None
+        self.last: EvalResult | None = None
+        self.env = env
+        self.policy = policy
+
+    def eval(self, train_iter: int, n_episode: int | None = None) -> bool:
+        """Evaluates, and returns whether the task is solved: the mean return reaches ``stop_val``, and does so again
+        over ``confirm_episode`` fresh episodes with the same weights.
+
+        Args:
+            train_iter: learner iteration, for the caller's records.
+            n_episode: episodes; None: the config's number.
+        """
+        self.last = self.evaluate(n_episode or self._cfg["n_episode"])
+        if self.last.mean >= self._cfg["stop_val"] and self._cfg["confirm_episode"]:
+            self.last = self.evaluate(self._cfg["confirm_episode"])
+        self.best = self.last.mean if self.best is None else max(self.best, self.last.mean)
+        return self.last.mean >= self._cfg["stop_val"]
+
+    def evaluate(self, n_episode: int) -> EvalResult:
+        """Plays ``n_episode`` episodes that no earlier evaluation played."""
+        manager = self.env
+        lanes = manager.lane_num
+        seeds = np.random.SeedSequence((self._seed, self.eval_count)).generate_state(lanes)
+        self.eval_count += 1
+        manager.seed([int(s) for s in seeds])
+        if self._launched:
+            manager.reset()
+        else:
+            manager.launch()
+            self._launched = True
+        self.policy.reset()
+        left = n_episode // lanes + (np.arange(lanes) < n_episode % lanes)  # episodes that each lane still plays
+        length = np.zeros(lanes, dtype=np.int64)
+        returns: list[list[float]] = [[] for _ in range(lanes)]
+        lengths: list[list[int]] = [[] for _ in range(lanes)]
+        while left.any():
+            step = self._step(left)
+            length[step.lane_id] += step.valid
+            for row in np.flatnonzero(step.terminated | step.truncated):
+                lane = int(step.lane_id[row])
+                returns[lane].append(float(step.episode_return[row]))
+                lengths[lane].append(int(length[lane]))
+                length[lane] = 0
+                left[lane] -= 1
+        return EvalResult(np.array([r for lane in returns for r in lane]), np.array([n for lane in lengths for n in lane]))
+
+    def close(self) -> None:
+        """Closes the envs."""
+        if self.env is not None and self._launched:
+            self.env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counters; episodes never span two evaluations."""
+        last = None if self.last is None else [self.last.episode_return, self.last.episode_length]
+        return {"eval_count": self.eval_count, "best": self.best, "last": last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        self.eval_count = int(state["eval_count"])
+        self.best = state["best"]
+        self.last = None if state["last"] is None else EvalResult(*state["last"])
+
+    def _step(self, left: np.ndarray) -> Any:
+        ready = self.env.ready_block()
+        lane_id, obs = ready.lane_id, ready.obs
+        wanted = left[lane_id] > 0
+        if not wanted.all():
+            lane_id = lane_id[wanted]
+            obs = optree.tree_map(lambda x: x[wanted], obs)
+        with torch.inference_mode():
+            ids, data = self.policy.data_preprocess(LaneBlock(lane_id, optree.tree_map(torch.from_numpy, obs)))
+            output = self.policy.forward(ids, data)
+        step = self.env.step_block(optree.tree_map(lambda x: x.cpu().numpy(), output["action"]), lane_id)
+        if not step.valid.all():  # these rows were resets
+            self.policy.reset(torch.from_numpy(step.lane_id[~step.valid]))
+        return step

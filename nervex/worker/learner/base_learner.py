@@ -1,0 +1,157 @@
+"""The training iteration and the hooks around it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nervex.config.schema import option
+from nervex.torch_utils.checkpoint import CountVar
+from nervex.utils.errors import ConfigError, NumericalError
+from nervex.worker.learner.hooks import add_learner_hook, build_learner_hook_by_cfg
+
+
+@dataclass
+class LearnerConfig:
+    """Section ``learner`` of a configuration."""
+
+    log_freq: int = option(500, ge=1, unit="learner iterations", doc="between rows of metrics.jsonl")
+    save_freq: int = option(10_000, ge=1, unit="learner iterations", doc="between checkpoints")
+    check_finite_freq: int = option(1, ge=1, unit="learner iterations", doc="between looks at the loss for NaN")
+    hook: dict[str, Any] = option(default_factory=dict, doc="further hooks: {key: {type, position, priority, ext_args}}")
+
+
+class BaseLearner:
+    """Runs a policy's learn mode.
+
+    Args:
+        cfg: section ``learner``, a ``LearnerConfig`` as mapping (all keys present).
+        policy: a policy's ``learn_mode``; may be set later.
+
+    Attributes:
+        last_iter: iterations made so far (``CountVar``).
+        report: receives averages of the output every ``log_freq`` iterations, or None.
+        saver: saves a checkpoint, or None.
+        last_batch: the batch of the newest iteration.
+    """
+
+    _name = "BaseLearner"
+
+    def __init__(self, cfg: Any, policy: Any = None) -> None:
+        self._cfg = cfg
+        self.policy = policy
+        self.last_iter = CountVar(0)
+        self.collect_info: dict[str, Any] = {}
+        self.report: Callable[[dict[str, float]], None] | None = None
+        self.saver: Callable[[], None] | None = None
+        self.last_batch: Any = None
+        self._sum: dict[str, Any] = {}
+        self._summed = 0
+        self._priority_info: dict[str, Any] | None = None
+        self.hooks = build_learner_hook_by_cfg(
+            {
+                "log_show": {"ext_args": {"freq": cfg["log_freq"]}, "priority": 10},
+                "save_ckpt": {"ext_args": {"freq": cfg["save_freq"]}, "priority": 90},
+                **cfg["hook"],
+            }
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the learner, for logs."""
+        return self._name
+
+    @property
+    def priority_info(self) -> dict[str, Any] | None:
+        """``{'index', 'priority'}`` of the newest batch, for the replay; None when the policy gives no priority."""
+        return self._priority_info
+
+    def register_hook(self, hook: Any) -> None:
+        """Adds a ``LearnerHook``, or a function of the learner that runs after each iteration."""
+        add_learner_hook(self.hooks, hook)
+
+    def call_hook(self, position: str) -> None:
+        """Runs the hooks of a position in order."""
+        for hook in self.hooks[position]:
+            hook(self)
+
+    def launch(self) -> None:
+        """Runs the hooks of ``before_run``."""
+        self.call_hook("before_run")
+
+    def train(self, batch: Any) -> dict[str, Any]:
+        """Makes one iteration and returns the policy's output.
+
+        Raises:
+            NumericalError: the loss is NaN or infinite.
+        """
+        self.call_hook("before_iter")
+        self.last_batch = batch
+        data = self.policy.data_preprocess(batch)
+        output: dict[str, Any] = self.policy.forward(data)
+        priority = output.pop("priority", None)
+        index = data.get("index") if isinstance(data, dict) else None
+        self._priority_info = None if priority is None or index is None else {"index": index, "priority": priority}
+        self.last_iter.add(1)
+        if self.last_iter.val % self._cfg["check_finite_freq"] == 0:
+            self._check_finite(output)
+        self._accumulate(output)
+        self.call_hook("after_iter")
+        return output
+
+    def run(self, max_iterations: int, data_source: Callable[[], Any]) -> None:
+        """Makes ``max_iterations`` iterations on the batches of ``data_source()``, with the hooks around them."""
+        self.launch()
+        for _ in range(max_iterations):
+            self.train(data_source())
+        self.call_hook("after_run")
+
+    def save_checkpoint(self) -> None:
+        """Saves a checkpoint through the run's saver."""
+        if self.saver is None:
+            raise ConfigError("this learner has no saver; set learner.saver to a function that saves a checkpoint")
+        self.saver()
+
+    def get_current_info(self) -> dict[str, Any]:
+        """Returns ``{'learner_step': iterations made}``."""
+        return {"learner_step": self.last_iter.val}
+
+    def take_averages(self) -> dict[str, float]:
+        """Returns the averages of the scalar outputs since the last call."""
+        averages = {k: float(v) / self._summed for k, v in self._sum.items()} if self._summed else {}
+        self._sum, self._summed = {}, 0
+        return averages
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns counters, running sums and the hooks' state, as plain data."""
+        return {
+            "last_iter": self.last_iter.val,
+            "sum": dict(self._sum),
+            "summed": self._summed,
+            "hook": {hook.name: hook.state_dict() for hooks in self.hooks.values() for hook in hooks},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        self.last_iter.update(int(state["last_iter"]))
+        self._sum, self._summed = dict(state["sum"]), int(state["summed"])
+        for hook in (h for hooks in self.hooks.values() for h in hooks):
+            if hook.name in state["hook"]:
+                hook.load_state_dict(state["hook"][hook.name])
+
+    def _accumulate(self, output: dict[str, Any]) -> None:
+        """Adds up scalars; tensors stay tensors until they are shown."""
+        for key, value in output.items():
+            if isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.dim() == 0):
+                self._sum[key] = self._sum[key] + value if key in self._sum else value
+        self._summed += 1
+
+    def _check_finite(self, output: dict[str, Any]) -> None:
+        loss = output.get("total_loss")
+        if loss is not None and not math.isfinite(float(loss)):
+            raise NumericalError(
+                f"total_loss is {float(loss)} at learner iteration {self.last_iter.val}; lower "
+                "policy.learn.learning_rate, clip gradients, or check rewards and the model for NaN"
+            )
