@@ -1,10 +1,13 @@
 """The configurations that are shipped with the package, and how a name leads to one."""
 
+import importlib
 import importlib.resources
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from nervex.config.source import read_source
+from nervex.envs.registry import ENV_REGISTRY
 from nervex.utils.errors import ConfigError, did_you_mean
 
 _ZOO = "app_zoo"
@@ -45,3 +48,25 @@ def _walk(folder: Traversable) -> Iterator[Traversable]:
                 yield from _walk(item)
         else:
             yield item
+
+
+def list_names(what: str) -> list[tuple[str, str]]:
+    """Returns ``(name, where it comes from)`` of ``'policies'``, ``'envs'``, ``'configs'`` or ``'plugins'``."""
+    if what == "configs":
+        return [(name, _title(path)) for name, path in sorted(shipped_configs().items())]
+    if what == "envs":
+        zoo = {}
+        for path in shipped_configs().values():
+            env = read_source(path).data["env"]
+            if env["env_type"] not in ENV_REGISTRY:
+                zoo[env["env_type"]] = f"env.import_names: {env.get('import_names')}"
+        return sorted([*((n, ENV_REGISTRY.origin(n)) for n in ENV_REGISTRY.names()), *zoo.items()])
+    registry = {"policies": "nervex.policy.base_policy:POLICY_REGISTRY", "plugins": "nervex.agent.plugin:PLUGIN_REGISTRY"}
+    module, attribute = registry[what].split(":")
+    entries = getattr(importlib.import_module(module), attribute)
+    return [(name, entries.origin(name)) for name in entries.names()]
+
+
+def _title(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,5 +1,6 @@
 """Trains a policy in one process, from a configuration."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,13 @@ from nervex.config.frozen import FrozenConfig
 from nervex.config.source import ConfigSource, read_source
 from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
+from nervex.entry.plot import plot_run
 from nervex.entry.run_result import RunResult
 from nervex.entry.serial_parts import build_parts
 from nervex.entry.serial_run import SerialRun
+from nervex.entry.serve import SPACES
+from nervex.entry.spaces import to_json
+from nervex.envs.base_env import spec_tree
 from nervex.torch_utils.checkpoint import CheckpointManager, load_weights
 from nervex.torch_utils.state_files import save_state
 from nervex.utils.config_helper import flatten_dict
@@ -102,6 +107,9 @@ def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bo
     else:
         if load:
             _load_weights(run, load)
+        spec = compiled.info
+        spaces = {"obs": to_json(spec_tree(spec.obs_space)), "action": to_json(spec_tree(spec.act_space, is_action=True))}
+        (folder.path / SPACES).write_text(json.dumps(spaces, indent=1), encoding="utf-8")
         folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))
     try:
         reason = run.run()
@@ -116,8 +124,6 @@ def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bo
 
 
 def _finish(run: SerialRun, reason: str) -> dict[str, Any]:
-    from nervex.entry.plot import plot_run
-
     result = run.result(reason)
     run.log.flush()
     try:

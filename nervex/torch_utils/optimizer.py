@@ -40,8 +40,9 @@ class Adam(torch.optim.Adam):
 
     v decays by β₂ and is bias-corrected: v̂ = v / (1 − β₂ᵏ) after k gradients. It is that of the gradients *before*
     the present one, as they came in, so that an outlier does not raise its own threshold and a lasting change of
-    scale is followed; the momentum guards are active once it has seen ``..._momentum_timestep`` gradients. A
-    zeroed gradient still lets Adam's own momentum move the weights; ``ignored_count`` counts those steps.
+    scale is followed; what is not finite leaves v̂ as it is. The momentum guards are active once they have seen
+    ``..._momentum_timestep`` gradients. A zeroed gradient still lets Adam's own momentum move the weights;
+    ``ignored_count`` counts those steps.
 
     Args:
         params: parameters or parameter groups, all on one device where a guard is used.
@@ -233,7 +234,7 @@ class _Threshold:
         self._decay = decay
         self._of_norm = kind.endswith("norm")
         self._running = running
-        self._second: dict[int, Tensor] = {}  # index of the parameter (0 for the norm) -> running mean of squares
+        self._second: dict[int, Tensor] = {}  # index of the parameter (0 for the norm) -> v̂
         self._seen: dict[int, int] = {}  # the same -> gradients in it
 
     @classmethod
@@ -256,11 +257,10 @@ class _Threshold:
 
     def exceeded(self, grads: Sequence[Tensor], limits: Sequence[Tensor]) -> Tensor:
         """Returns a 0-d bool: anything above its limit or not a number."""
-        if self._of_norm:
-            return ~(_total_norm(grads, self._norm_type) <= limits[0])
-        within = [(g.abs() <= limit).all() for g, limit in zip(grads, limits, strict=True)]
-        finite = torch.isfinite(_total_norm(grads, float("inf")))
-        return ~(torch.stack(within).all() & finite)
+        held = [_total_norm(grads, self._norm_type)] if self._of_norm else grads
+        # before a momentum limit is active it is inf, and inf <= inf
+        within = [((g.abs() <= limit) & torch.isfinite(g)).all() for g, limit in zip(held, limits, strict=True)]
+        return ~torch.stack(within).all()
 
     def shorten(self, grads: Sequence[Tensor], limits: Sequence[Tensor]) -> None:
         """Clamps each element to its limit, or scales all by one factor so that the norm is at the limit, in place."""
@@ -279,19 +279,19 @@ class _Threshold:
         seen = self._seen.get(i, 0)
         if seen < self._timestep:
             return torch.full_like(grad, float("inf"))
-        return self._coef * (self._second[i] / (1 - self._decay**seen)).sqrt()
+        return self._coef * self._second[i].sqrt()
 
     def _observe(self, index: Sequence[int], grads: Sequence[Tensor]) -> None:
         for i, grad in zip(index, grads, strict=True):
             if i not in self._second:
                 self._second[i] = torch.zeros_like(grad)
             self._seen[i] = self._seen.get(i, 0) + 1
-        means = [self._second[i] for i in index]
-        after = torch._foreach_mul(means, self._decay)
-        torch._foreach_addcmul_(after, list(grads), list(grads), 1 - self._decay)
-        for mean, new in zip(means, after, strict=True):
+        squares = torch._foreach_mul(list(grads), list(grads))
+        for i, square in zip(index, squares, strict=True):
+            # the bias-corrected mean itself: v̂_k = v̂_{k-1} + (g² − v̂_{k-1})·(1 − β)/(1 − βᵏ)
+            new = torch.lerp(self._second[i], square, (1 - self._decay) / (1 - self._decay ** self._seen[i]))
             # one element that is not finite would otherwise switch its threshold off for good
-            mean.copy_(new)
+            self._second[i] = torch.where(torch.isfinite(new), new, self._second[i])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the running means as a state tree."""

@@ -58,6 +58,12 @@ class Registry:
             f"unknown {self.kind} '{name}'{did_you_mean(name, self.names())} (known: {', '.join(self.names())})"
         )
 
+    def origin(self, name: str) -> str:
+        """Returns where the class behind ``name`` is defined, as ``module:attribute``."""
+        if name in self._entries:
+            return f"{self._entries[name].__module__}:{self._entries[name].__qualname__}"
+        return self._builtin[name]
+
     def names(self) -> list[str]:
         """Returns every registered name, sorted."""
         return sorted({*self._entries, *self._builtin})

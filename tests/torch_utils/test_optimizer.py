@@ -204,16 +204,17 @@ def test_a_lasting_change_of_scale_is_followed():
 
 
 @pytest.mark.parametrize("kind", _KINDS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_is_ignored_and_forgotten(kind, bad):
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 1, 6])
+def test_a_gradient_that_is_not_finite_is_ignored_and_forgotten(kind, bad, step):
     gradients = make_gradients(spikes=())
     broken = copy.deepcopy(gradients)
-    broken[6][1][0, 1] = bad
+    broken[step][1][0, 1] = bad
     options = {**_OPTIONS, "value": 1e6, "coef": 1e6}
     ours, optimizer = run(broken, grad_ignore_type=f"ignore_{kind}", **keywords("ignore", options))
     assert int(optimizer.ignored_count) == 1
     zeroed = copy.deepcopy(gradients)
-    for g in zeroed[6]:
+    for g in zeroed[step]:
         g.zero_()
     assert ours == pytest.approx(run(zeroed)[0], abs=1e-12)
 

@@ -62,12 +62,9 @@ def test_set_seed_refuses_the_rest(seed):
 @pytest.mark.parametrize("drawn", [0, 1, 2])
 def test_streams_go_on_exactly(drawn):
     set_seed(1)
-    # an odd number of normal draws leaves one cached in each of the streams
+    # one normal draw of a pair: the other stays cached in the stream
     for _ in range(drawn):
         draw()
-        random.gauss(0, 1)
-        np.random.randn()
-        torch.randn(1)
     state = through_the_disk(rng_state())
     expected = draw(), draw()
     set_seed(99)

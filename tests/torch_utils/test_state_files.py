@@ -35,7 +35,10 @@ def test_save_without_weights(tmp_path):
 
 def test_all_weight_dtypes_are_readable_by_the_safetensors_library(tmp_path):
     dtypes = [torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.uint16, torch.float8_e5m2]
-    saved = {str(d): torch.ones(3, 2).to(d).T for d in dtypes} | {"empty": torch.zeros(0, 3), "0d": torch.tensor(2)}
+    saved = {str(d): torch.arange(6).reshape(3, 2).to(d).T for d in dtypes} | {
+        "empty": torch.zeros(0, 3),
+        "0d": torch.tensor(2),
+    }
     save_state(tmp_path / "c", {}, weights=saved)
     loaded = load_file(tmp_path / "c" / "weights.safetensors")
     assert set(loaded) == set(saved)

@@ -212,7 +212,8 @@ def test_a_tree_that_holds_itself_is_refused():
     "structure",
     [
         {"unknown": 1}, {}, {"a": 1, "b": 2}, {"tensor": "absent"}, {"tensor": ["x"]}, {"array": ["x", "<f8"]},
-        {"array": ["x", "O"]}, {"array": []}, {"array": 3}, {"scalar": ["O", "00"]}, {"scalar": ["<f8", "00"]},
+        {"array": ["x", "O"]}, {"array": []}, {"array": 3}, {"scalar": ["O", "00"]}, {"scalar": ["<U1", "61000000"]},
+        {"scalar": ["<f8", "00"]},
         {"scalar": ["<f8", "zz"]}, {"int": 3}, {"int": "x"}, {"float": "00"}, {"bytes": "***"}, {"text": "f"},
         {"tuple": 1}, {"dict": [1]}, {"items": [[1]]}, {"items": [[[1], 2]]}, {"items": [[True, 2]]},
         {"ordered": 5}, {"complex": "x"}, {"array": ["x", "no such dtype"]},

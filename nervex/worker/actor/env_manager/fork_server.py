@@ -125,7 +125,9 @@ def _be_worker(fd: int, memory_fd: int, env_fn: Callable[[Any], Any], server_pid
     try:
         os.setsid()
         _die_with_parent(server_pid)
-        _work(socket.socket(fileno=fd), memory_fd, env_fn)
+        # Held in this frame, so that only the end of the process closes it and tells the manager.
+        sock = socket.socket(fileno=fd)
+        _work(sock, memory_fd, env_fn)
         code = 0
     except (EOFError, ConnectionError):
         code = 0

@@ -143,14 +143,16 @@ class FaultEnv(CounterEnv):
 class NestedEnv(CounterEnv):
     """A dict observation and a dict action; the observation shows the last action."""
 
-    obs_info = {
-        "unit": {"position": EnvElementInfo((2, 2), {"dtype": np.float32}), "kind": EnvElementInfo(7, {"dtype": np.int64, "kind": "discrete"})},
-        "image": EnvElementInfo((2, 3), {"dtype": np.uint8}),
-    }  # fmt: skip
-    act_info = {"move": EnvElementInfo(2, {"dtype": np.float32}), "key": EnvElementInfo(4, {"dtype": np.int64})}
-
     def __init__(self, cfg):
         super().__init__(cfg)
+        position = EnvElementInfo((2, 2), {"dtype": np.float32})
+        kind = EnvElementInfo(7, {"dtype": np.int64, "kind": "discrete"})
+        image = EnvElementInfo((2, 3), {"dtype": np.uint8})
+        self.obs_info = {"unit": {"position": position, "kind": kind}, "image": image}
+        self.act_info = {
+            "move": EnvElementInfo(2, {"dtype": np.float32}),
+            "key": EnvElementInfo(4, {"dtype": np.int64}),
+        }
         self.last = {"move": np.zeros(2, np.float32), "key": 0}
 
     def _obs(self):
@@ -218,3 +220,17 @@ class GateEnv(CounterEnv):
             with open(self.cfg["gate"]) as f:
                 f.read()
         return super().step(action)
+
+
+class Unloadable:
+    """Builds envs, but not where it is unpickled."""
+
+    def __call__(self, cfg):
+        return CounterEnv(cfg)
+
+    def __reduce__(self):
+        return refuse, ()
+
+
+def refuse():
+    raise ImportError("only here")

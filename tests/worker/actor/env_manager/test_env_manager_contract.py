@@ -51,7 +51,7 @@ def zeros(num):
 def test_rows_with_autoreset(make):
     manager = make(CounterEnv, [{"env": i, "length": 2 + i} for i in range(3)])
     manager.launch()
-    model = {i: (0, 0) for i in range(3)}  # lane -> (episode, step)
+    model = dict.fromkeys(range(3), (0, 0))  # lane -> (episode, step)
     for _ in range(9):
         ready = manager.ready_block()
         assert ready.lane_id.tolist() == [0, 1, 2] and ready.lane_id.dtype == np.int64

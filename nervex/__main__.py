@@ -1,0 +1,7 @@
+"""``python -m nervex``."""
+
+import sys
+
+from nervex.cli import main
+
+sys.exit(main())

@@ -1,0 +1,156 @@
+"""The command line: ``nervex train | eval | check | plot | list``.
+
+Modules that need torch are imported by the commands that use them, so that ``--help`` is quick.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from nervex import __version__
+from nervex.utils.errors import ConfigError, NerveXError
+
+BAD_INPUT = 2  # exit code of a wrong configuration or command line
+FAILED = 1  # exit code of a run that failed
+INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="nervex: %(message)s", stream=sys.stderr)
+    try:
+        code: int = args.run(args)
+        return code
+    except NerveXError as e:
+        if args.debug:
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        return BAD_INPUT if isinstance(e, ConfigError) or args.command != "train" else FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nervex", description="Deep reinforcement learning from a YAML file.")
+    parser.add_argument("--version", action="version", version=f"nervex {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    train = commands.add_parser("train", parents=[common], help="train a policy", description="Trains a policy.")
+    train.add_argument("config", nargs="?", metavar="CONFIG", help="YAML file or shipped name, such as cartpole_dqn")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="such as policy.learn.batch_size=32")
+    train.add_argument("--seed", type=int, help="seed of everything random (default: the config's, 0)")
+    train.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: a new one under runs/)")
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on where the run in --run-dir stopped")
+    begin.add_argument("--load", metavar="WEIGHTS", help="begin with the weights of a run or a .safetensors file")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", parents=[common], help="evaluate a trained policy")
+    evaluate.add_argument("run_dir", metavar="RUN_DIR", help="folder of a run")
+    evaluate.add_argument("--episodes", type=int, default=20, metavar="N", help="episodes (default: 20)")
+    evaluate.add_argument("--seed", type=int, help="seed of the episodes")
+    evaluate.add_argument("--video", metavar="FILE.mp4", help="film one more episode")
+    evaluate.set_defaults(run=_eval)
+
+    check = commands.add_parser("check", parents=[common], help="try a configuration without training")
+    check.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
+    check.add_argument("overrides", nargs="*", metavar="key=value")
+    check.set_defaults(run=_check)
+
+    plot = commands.add_parser("plot", parents=[common], help="draw the curves of runs")
+    plot.add_argument("run_dirs", nargs="+", metavar="RUN", help="folders of runs")
+    plot.add_argument("--out", default="plot.png", metavar="FILE.png", help="picture to write (default: plot.png)")
+    plot.set_defaults(run=_plot)
+
+    names = commands.add_parser("list", parents=[common], help="list what there is")
+    names.add_argument("what", choices=["policies", "envs", "configs", "plugins"])
+    names.set_defaults(run=_list)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    from nervex.config.source import apply_overrides, read_source
+    from nervex.entry.catalog import find_config
+    from nervex.entry.serial_entry import serial_pipeline
+
+    overrides = list(args.overrides)
+    if args.config is not None and "=" in args.config and args.resume:
+        overrides.insert(0, args.config)
+        args.config = None
+    if args.config is None:
+        if not (args.resume and args.run_dir):
+            raise ConfigError("train needs a CONFIG (a YAML file, or a name of: nervex list configs)")
+        path = f"{args.run_dir}/config.yaml"
+    else:
+        path = str(find_config(args.config))
+    if args.resume and not args.run_dir:
+        raise ConfigError("--resume needs --run-dir DIR, the folder of the run that goes on")
+    if args.seed is not None:
+        overrides.append(f"seed={args.seed}")
+    source = apply_overrides(read_source(path), overrides)
+    outcome = serial_pipeline(source, run_dir=args.run_dir, resume=args.resume, load=args.load)
+    _print_result(outcome.result)
+    return INTERRUPTED if outcome.result["stop_reason"] == "interrupted" else 0
+
+
+def _print_result(result: dict) -> None:
+    last, best = result["last_eval_return"], result["best_eval_return"]
+    shown = "no evaluation" if last is None else (
+        f"return {last:.1f} over {result['last_eval_episode']} episodes (best {best:.1f})"
+    )  # fmt: skip
+    verdict = "solved" if result["solved"] else f"ended ({result['stop_reason']})"
+    print(f"{verdict}: {shown} after {result['env_step']:,} env steps, {result['train_iter']:,} iterations, "
+          f"{result['wall_s']:.1f} s")  # fmt: skip
+    print(f"run folder: {result['run_dir']}")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from nervex.entry.eval_entry import evaluate_run
+
+    outcome = evaluate_run(args.run_dir, args.episodes, args.seed, args.video)
+    returns = outcome.result.episode_return
+    print(f"return {outcome.result.mean:.2f} ± {outcome.result.std:.2f} over {len(returns)} episodes "
+          f"(min {returns.min():.2f}, max {returns.max():.2f}, length {outcome.result.episode_length.mean():.1f})")  # fmt: skip
+    if outcome.video is not None:
+        print(f"video: {outcome.video} ({outcome.frame_num} frames)")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from nervex.config.source import apply_overrides, read_source
+    from nervex.entry.catalog import find_config
+    from nervex.entry.check_entry import check_config
+
+    report = check_config(apply_overrides(read_source(find_config(args.config)), args.overrides))
+    for title, lines in (("plan", report.plan), ("tried", report.done), ("memory", report.size)):
+        print(title)
+        for line in lines:
+            print(f"  {line}")
+    print("ok")
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from nervex.entry.plot import plot_runs
+
+    print(f"picture: {plot_runs(args.run_dirs, Path(args.out))}")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from nervex.entry.catalog import list_names
+
+    for name, text in list_names(args.what):
+        print(f"{name:<24} {text}".rstrip())
+    return 0

@@ -1,0 +1,165 @@
+"""Tries a configuration: builds everything, checks the env against its ``info()``, runs a few steps of every mode."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optree
+import torch
+
+from nervex.config.source import ConfigSource
+from nervex.data.columns import to_plain
+from nervex.data.lanes import LaneBlock
+from nervex.entry.compile_config import CompiledConfig, compile_config
+from nervex.entry.serial_parts import SerialParts, build_parts
+from nervex.envs.base_env import BaseEnvTimestep
+from nervex.utils.errors import ConfigError, SpecError
+from nervex.worker.actor.rollout import Block
+
+
+@dataclass
+class CheckReport:
+    """Lines to show, by heading."""
+
+    plan: list[str] = field(default_factory=list)
+    size: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+
+def check_config(source: ConfigSource) -> CheckReport:
+    """Returns what a run of this configuration would do, after a few steps of every mode; nothing is written.
+
+    Raises:
+        ConfigError, SpecError, EnvFault: the first problem, in one sentence.
+    """
+    compiled = compile_config(source)
+    parts = build_parts(compiled)
+    report = CheckReport()
+    try:
+        _plan(compiled, parts, report)
+        _collect(compiled, parts, report)
+        _learn(compiled, parts, report)
+        _evaluate(parts, report)
+        _sizes(parts, report)
+    finally:
+        parts.close()
+    return report
+
+
+def human_bytes(number: float) -> str:
+    """Returns a number of bytes with its unit: ``12.3 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
+    cfg = compiled.cfg
+    learn, actor = cfg.policy.learn, cfg.actor
+    unit = f"{actor.n_sample} transitions" if actor.n_sample else f"{actor.n_episode} episodes"
+    report.plan += [
+        f"env       {parts.actor.env.lane_num} collecting ({cfg.env.get('env_manager_type', 'base')}), "
+        f"{len(compiled.evaluator_env_cfg)} evaluating",
+        f"spaces    obs {_shape(parts.actor.env.obs_spec)}, action {_shape(parts.actor.env.action_spec)}",
+        f"policy    {compiled.policy_class.__name__}, {sum(p.numel() for p in parts.policy.model.parameters()):,} "
+        f"parameters, {torch.get_num_threads()} torch thread(s)",
+        f"loop      {unit}, then {learn.train_step} update(s) of {learn.batch_size}; evaluation every "
+        f"{cfg.evaluator.eval_freq} loops over {cfg.evaluator.n_episode} episodes",
+        f"ends at   {_ends(cfg)}",
+    ]
+
+
+def _ends(cfg: Any) -> str:
+    ends = [f"{k} {cfg[k]:,.0f}" for k in ("max_env_step", "max_train_iter", "max_wall_s") if np.isfinite(cfg[k])]
+    if np.isfinite(cfg.evaluator.stop_val):
+        ends.append(f"return {cfg.evaluator.stop_val:g}, confirmed over {cfg.evaluator.confirm_episode} episodes")
+    return ", or ".join(ends)
+
+
+def _shape(spec: Any) -> str:
+    if isinstance(spec, dict):
+        return "{" + ", ".join(f"{k}: {_shape(v)}" for k, v in spec.items()) + "}"
+    return f"{spec.kind} {spec.n}" if spec.kind.endswith("discrete") else f"{spec.dtype.name} {list(spec.shape)}"
+
+
+def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
+    actor, replay = parts.actor, parts.replay
+    _elementwise(parts)
+    needed = min(replay.limiter.min_count(compiled.cfg.policy.learn.batch_size, 1), replay.capacity)
+
+    def push(block: Block) -> None:
+        replay.push_data(block.traj.columns, block.lane_id, block.length)
+
+    parts.command.step()
+    actor.generate_data(consume=push)
+    while replay.count < needed or replay.sample(1) is None:
+        actor.generate_data(consume=push)
+    report.done.append(
+        f"collect   {actor.env_step} env steps, {actor.episode_count} episodes, as info() declares; {replay.count} samples"
+    )
+
+
+def _elementwise(parts: SerialParts) -> None:
+    """``_process_transition`` must treat lanes independently: one call on a block equals calls row by row."""
+    env, policy = parts.actor.env, parts.policy.collect_mode
+    ready = env.ready_block()
+    obs: Any = optree.tree_map(torch.from_numpy, optree.tree_map(np.copy, ready.obs))
+    parts.command.step()
+    with torch.inference_mode():
+        lane_id, data = policy.data_preprocess(LaneBlock(ready.lane_id, obs))
+        output = policy.forward(lane_id, data)
+        if not isinstance(output, dict) or "action" not in output:
+            raise SpecError(f"_forward_collect returned {type(output).__name__}; expected a dict with the key 'action'")
+    rows = len(ready.lane_id)
+    flags = torch.zeros(rows, dtype=torch.bool)
+    timestep = BaseEnvTimestep(obs, torch.arange(rows, dtype=torch.float32), flags, {"terminated": flags})
+    whole = to_plain(policy.process_transition(obs, output, timestep))
+    for row in range(rows):
+        picked: Any = optree.tree_map(lambda x: x[row : row + 1], (obs, output, timestep.reward, flags))  # noqa: B023
+        part = BaseEnvTimestep(picked[0], picked[2], picked[3], {"terminated": picked[3]})
+        single = to_plain(policy.process_transition(picked[0], picked[1], part))
+        expected = optree.tree_map(lambda x: x[row : row + 1], whole)  # noqa: B023
+        same = optree.tree_map(lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)), single, expected)
+        if not all(optree.tree_leaves(same)):
+            raise SpecError(
+                "_process_transition gives other rows for a block than row by row; it is called with columns and must "
+                "be elementwise over their first dimension"
+            )
+
+
+def _learn(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
+    losses = []
+    for _ in range(2):
+        batch = parts.replay.sample(compiled.cfg.policy.learn.batch_size)
+        assert batch is not None
+        output = parts.learner.train(batch)
+        if parts.replay.prioritized and parts.learner.priority_info is None:
+            raise ConfigError("replay_buffer.sampler is 'prioritized', but _forward_learn returned no 'priority' [B]")
+        losses.append(float(output.get("total_loss", float("nan"))))
+    report.done.append(f"learn     2 updates, total_loss {losses[0]:.4g}, {losses[1]:.4g}")
+
+
+def _evaluate(parts: SerialParts, report: CheckReport) -> None:
+    env, policy = parts.actor.env, parts.policy.eval_mode
+    for _ in range(5):
+        ready = env.ready_block()
+        with torch.inference_mode():
+            lane_id, data = policy.data_preprocess(
+                LaneBlock(ready.lane_id, optree.tree_map(torch.from_numpy, ready.obs))
+            )
+            output = policy.forward(lane_id, data)
+        env.step_block(optree.tree_map(lambda x: x.cpu().numpy(), output["action"]), ready.lane_id)
+    report.done.append("evaluate  5 steps")
+
+
+def _sizes(parts: SerialParts, report: CheckReport) -> None:
+    weights = sum(t.numel() * t.element_size() for t in parts.policy.model.state_dict().values())
+    storage = parts.replay.storage
+    row = storage.nbytes / storage.capacity
+    report.size += [
+        f"model     {human_bytes(weights)}",
+        f"replay    {human_bytes(storage.nbytes)} = {storage.capacity:,} rows x {row:.0f} B",
+        *(f"  {name:<14} {column.dtype.name} {list(column.shape[1:])}" for name, column in storage.column.items()),
+    ]

@@ -1,0 +1,106 @@
+"""Evaluates the policy of a run folder, and films it."""
+
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optree
+import torch
+
+from nervex.config.source import read_source
+from nervex.data.lanes import LaneBlock
+from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
+from nervex.entry.serial_parts import build_policy
+from nervex.envs.base_env import spec_tree
+from nervex.torch_utils.checkpoint import load_weights
+from nervex.torch_utils.seeds import set_seed
+from nervex.utils.errors import CheckpointError, ConfigError, NerveXError
+from nervex.utils.video import write_video
+from nervex.worker.actor.env_manager.registry import create_env_manager
+from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
+from nervex.worker.monitor.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of :func:`evaluate_run`: the episodes, and the video with its number of frames, if one was wanted."""
+
+    result: EvalResult
+    video: Path | None = None
+    frame_num: int = 0
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    n_episode: int = 20,
+    seed: int | None = None,
+    video: str | Path | None = None,
+    env_setting: EnvSetting | None = None,
+    policy_type: Any = None,
+    model_type: Any = None,
+) -> Evaluation:
+    """Plays fresh episodes with the weights of a run's best evaluation.
+
+    Args:
+        run_dir: folder of the run.
+        n_episode: episodes.
+        seed: of the episodes; None: others than those of training.
+        video: MP4 file to write one more episode to.
+        env_setting, policy_type, model_type: what the run was given from Python, if it was.
+    """
+    if n_episode < 1:
+        raise ConfigError(f"the number of episodes is {n_episode}; expected at least 1")
+    folder = RunFolder.open(run_dir)
+    compiled = compile_config(read_source(folder.config_path), env_setting, policy_type, model_type)
+    cfg = compiled.cfg
+    set_seed(cfg.seed)
+    torch.set_num_threads(cfg.torch_threads or 1)
+    policy = build_policy(compiled)
+    try:
+        policy.model.load_state_dict(load_weights(folder.path))
+    except RuntimeError as e:
+        if isinstance(e, NerveXError):
+            raise
+        raise CheckpointError(f"the weights in {folder.path} do not fit its configuration: {e}") from e
+    number = (cfg.seed + 1) * 7919 if seed is None else seed
+    lanes = min(n_episode, len(compiled.evaluator_env_cfg))
+    kind = cfg.env.get("env_manager_type", "base")
+    kind = "sync_subprocess" if kind == "subprocess" else kind
+    manager = create_env_manager(kind, compiled.env_fn, compiled.evaluator_env_cfg[:lanes])
+    evaluator = BaseSerialEvaluator(cfg.evaluator, manager, policy.eval_mode, number)
+    try:
+        result = evaluator.evaluate(n_episode)
+    finally:
+        evaluator.close()
+    if video is None:
+        return Evaluation(result)
+    path = Path(video)
+    return Evaluation(result, path, write_video(path, _frames(compiled, policy.eval_mode, number)))
+
+
+def _frames(compiled: CompiledConfig, eval_mode: Any, seed: int) -> Iterator[np.ndarray]:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no window, also where there is no screen
+    cfg = {**copy.deepcopy(compiled.evaluator_env_cfg[0]), "render_mode": "rgb_array"}
+    env = compiled.env_fn(cfg)
+    if not hasattr(env, "render"):
+        raise ConfigError(f"env {env!r} has no render(); a video needs one that returns an image uint8 [H, W, 3]")
+    discrete = getattr(spec_tree(compiled.info.act_space, is_action=True), "kind", "") == "discrete"
+    try:
+        env.seed(seed)
+        obs = env.reset()
+        eval_mode.reset()
+        done = False
+        yield env.render()
+        while not done:
+            batch = optree.tree_map(lambda x: torch.as_tensor(x).unsqueeze(0), obs)
+            with torch.inference_mode():
+                lane_id, data = eval_mode.data_preprocess(LaneBlock(np.zeros(1, dtype=np.int64), batch))
+                action: Any = optree.tree_map(lambda x: x[0].cpu().numpy(), eval_mode.forward(lane_id, data)["action"])
+            obs, _, done, _ = env.step(int(action) if discrete else action)
+            yield env.render()
+    finally:
+        env.close()
