@@ -1,7 +1,7 @@
 """An agent: a model, how it behaves in one role (learn, collect, eval), and its target and teacher."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,29 @@ from torch import Tensor, nn
 
 from nervex.agent.plugin import PLUGIN_REGISTRY, AgentPlugin, Forward
 from nervex.utils.errors import ConfigError, did_you_mean
+
+
+class LiveState(Mapping):
+    """State dict of a module, made when it is first looked into: a target network that copies every 100th time costs
+    nothing the other 99."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._state: Mapping[str, Tensor] | None = None
+
+    def _read(self) -> Mapping[str, Tensor]:
+        if self._state is None:
+            self._state = self._model.state_dict()
+        return self._state
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 class BaseAgent:
@@ -57,8 +80,8 @@ class BaseAgent:
             plugin.reset(index, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns ``{'model': the model's live state dict}``."""
-        return {"model": self.model.state_dict()}
+        """Returns ``{'model': the model's live state}``, a mapping that is read when it is looked into."""
+        return {"model": LiveState(self.model)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Loads the model's weights from ``state['model']``."""
@@ -132,7 +155,7 @@ class Agent:
     def full_state(self) -> dict[str, Any]:
         """Returns plugin states of all sub-agents and the weights of those beside the main one."""
         return {
-            name: {"plugin": agent.plugin_state(), **({} if name == "main" else agent.state_dict())}
+            name: {"plugin": agent.plugin_state(), **({} if name == "main" else {"model": agent.model.state_dict()})}
             for name, agent in self._agents.items()
         }
 

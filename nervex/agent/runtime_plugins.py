@@ -43,9 +43,7 @@ class HiddenStatePlugin(AgentPlugin):
         init_fn: returns the initial state of one lane (tree of tensors); None: zeros.
     """
 
-    def __init__(
-        self, state_num: int, save_prev_state: bool = False, init_fn: Callable[[], Any] | None = None
-    ) -> None:
+    def __init__(self, state_num: int, save_prev_state: bool = False, init_fn: Callable[[], Any] | None = None) -> None:
         self._state_num = state_num
         self._save_prev_state = save_prev_state
         self._init_fn = init_fn or (lambda: None)
@@ -74,7 +72,12 @@ class HiddenStatePlugin(AgentPlugin):
     def reset(self, data_id: Tensor | None = None, state: Any = None, **kwargs: Any) -> None:
         """Sets the lanes' state to ``state`` (tree of tensors [b, ...]) or to the initial one."""
         if self._state is None:
-            return
+            if state is None:
+                return
+            first = self._init_fn()
+            self._state = self._initial(
+                optree.tree_map(lambda x: torch.zeros_like(x[0]), state) if first is None else first
+            )
         lane = torch.arange(self._state_num) if data_id is None else data_id
         if state is None:
             first = self._init_fn()
@@ -88,12 +91,14 @@ class HiddenStatePlugin(AgentPlugin):
         return {"state": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._state = state["state"]
+        held = state["state"]
+        self._state = None if held is None else optree.tree_map(torch.clone, held)
 
     def _initial(self, first: Any) -> Any:
         if first is None:
             return None
-        return optree.tree_map(lambda x: x.detach().expand(self._state_num, *x.shape).clone(), first)
+        with torch.inference_mode(False):  # actors forward in inference mode and reset lanes outside of it
+            return optree.tree_map(lambda x: x.detach().expand(self._state_num, *x.shape).clone(), first)
 
 
 class TargetPlugin(AgentPlugin):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nervex.agent.plugin import AgentPlugin, Forward
 from nervex.rl_utils.exploration import create_noise_generator
+from nervex.utils.errors import ConfigError
 
 _MASKED = -1e8
 
@@ -69,7 +70,9 @@ class EpsGreedySamplePlugin(AgentPlugin):
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
-            eps = param.pop("eps")
+            eps = param.pop("eps", None)
+            if eps is None:
+                raise ConfigError("eps_greedy_sample: forward() got no 'eps'; call agent.forward(obs, eps=0.1)")
             output = forward(data, param)
             first = output["logit"][0] if isinstance(output["logit"], list | tuple) else output["logit"]
             explore = torch.rand(first.shape[:-1], device=first.device) < eps  # [b]
@@ -94,7 +97,7 @@ class ActionNoisePlugin(AgentPlugin):
         noise_type: ``'gauss'`` or ``'ou'``.
         noise_kwargs: arguments of the noise.
         noise_range: ``{'min', 'max'}`` of the noise; None: unbounded.
-        action_range: ``{'min', 'max'}`` of the action; None: unbounded.
+        action_range: ``{'min', 'max'}`` of the action; None: -1 to 1.
     """
 
     def __init__(

@@ -26,12 +26,13 @@ def to_numpy(tree: Any) -> Any:
 
 def to_tensor(tree: Any) -> Any:
     """Returns ``tree`` with arrays replaced by tensors that share their memory."""
-    return optree.tree_map(lambda x: torch.as_tensor(x), tree)
+    return optree.tree_map(torch.as_tensor, tree)
 
 
 def flatten(tree: Columns) -> dict[str, np.ndarray]:
     """Returns the leaves of nested columns by path, in key order: ``{'obs/agent_state': array}``."""
-    paths, leaves, _ = optree.tree_flatten_with_path(tree)
+    flattened: Any = optree.tree_flatten_with_path(tree)  # type: ignore[arg-type,var-annotated]
+    paths, leaves, _ = flattened
     return {"/".join(map(str, path)): leaf for path, leaf in zip(paths, leaves, strict=True)}
 
 

@@ -12,7 +12,7 @@ from nervex.data.limiter import Limiter
 from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler
 from nervex.data.storage import RowStorage
 from nervex.data.window import ItemWindow, Window
-from nervex.utils.errors import ConfigError
+from nervex.utils.errors import ConfigError, NumericalError, SpecError
 
 
 @dataclass
@@ -22,7 +22,9 @@ class ReplayConfig:
     meta_maxlen: int = option(100_000, ge=1, unit="rows", doc="capacity; the oldest rows are overwritten")
     max_reuse: float = option(float("inf"), ge=1, doc="how often a row may be sampled")
     min_sample_ratio: float = option(1.0, gt=0, doc="rows needed before learning starts, in batches")
-    unroll_len: int = option(1, ge=1, unit="rows", doc="rows of one sample; the same value as policy.collect.unroll_len")
+    unroll_len: int = option(
+        1, ge=1, unit="rows", doc="rows of one sample; the same value as policy.collect.unroll_len"
+    )
     sampler: Literal["uniform", "prioritized"] = option("uniform", doc="how rows are chosen")
     alpha: float = option(0.6, ge=0, le=1, doc="exponent of the priorities (prioritized)")
     beta: float = option(0.4, ge=0, le=1, doc="exponent of the importance weights at the start (prioritized)")
@@ -80,7 +82,8 @@ class Replay:
         """
         arrays = to_numpy(columns)
         if self._rows:
-            slot = self.storage.add(arrays, np.asarray(lane_id), None if length is None else np.asarray(length))
+            lanes = self._checked_lanes(lane_id, arrays)
+            slot = self.storage.add(arrays, lanes, None if length is None else np.asarray(length))
         else:
             arrays = self._items(arrays)
             slot = self.storage.add(arrays, np.zeros(1, dtype=np.int64))
@@ -114,9 +117,20 @@ class Replay:
 
     def update(self, info: dict[str, Any]) -> None:
         """Takes back priorities: ``{'index': int64 [B], 'priority': float [B]}``; rows overwritten meanwhile are
-        passed over."""
-        slot, present = self.storage.slot_of(np.asarray(info["index"]))
-        self.sampler.update(slot[present], np.asarray(info["priority"])[present])
+        passed over.
+
+        Raises:
+            NumericalError: a priority is not finite.
+        """
+        index, priority = to_numpy((info["index"], info["priority"]))
+        if not np.isfinite(priority).all():
+            bad = int(np.flatnonzero(~np.isfinite(priority))[0])
+            raise NumericalError(
+                f"the priority of the row {index[bad]} is {priority[bad]}, expected finite numbers; look at the "
+                "'priority' that the policy's _forward_learn returns"
+            )
+        slot, present = self.storage.slot_of(index)
+        self.sampler.update(slot[present], priority[present])
 
     def clear(self) -> None:
         """Drops all rows."""
@@ -142,6 +156,18 @@ class Replay:
         self.sampler.load_state_dict(state["sampler"])
         self.limiter.load_state_dict(state["limiter"])
         self._rng.bit_generator.state = state["rng"]
+
+    def _checked_lanes(self, lane_id: Any, arrays: Columns) -> np.ndarray:
+        if lane_id is None:
+            raise SpecError("push_data of rows needs lane_id, the lanes [b] of the block")
+        lanes = np.asarray(lane_id)
+        listed, width = lanes.tolist(), arrays["valid"].shape[1]
+        if len(listed) != width or len(set(listed)) != width or min(listed) < 0 or max(listed) >= self.storage.lane_num:
+            raise SpecError(
+                f"got the lanes {listed} for {width} columns of lanes, expected each once, from 0 to "
+                f"{self.storage.lane_num - 1}"
+            )
+        return lanes
 
     def _items(self, arrays: Columns) -> Columns:
         """Arranges finished items as rows of the only lane: [items, 1, ...]."""

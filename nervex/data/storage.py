@@ -32,6 +32,7 @@ class RowStorage:
         self._gap_next = np.ones(lane_num, dtype=bool)
         self.valid_count = 0  # transitions held
         self.spent_count = 0  # of these, used as often as allowed
+        self._cleared = 0  # rows of the longest lane that clear() forgot: their names are not given again
 
     @property
     def nbytes(self) -> int:
@@ -53,15 +54,14 @@ class RowStorage:
             SpecError: a column is missing, new, or of another shape or dtype than before.
         """
         flat = flatten(columns)
+        if "valid" not in flat:
+            raise SpecError(f"replay rows need the bool column 'valid' [T, b], got only {sorted(flat)}")
         row_num = len(flat["valid"])
         if not self.column:
             self._allocate(flat)
         self._check(flat)
-        if row_num > self.ring_len:
-            skip = row_num - self.ring_len  # only the newest rows of a block longer than the ring can stay
-            flat = {k: v[skip:] for k, v in flat.items()}
-            self.head[lane_id] += skip
-            row_num, length = self.ring_len, None if length is None else np.maximum(length - skip, 0)
+        if row_num > self.ring_len and length is None:
+            length = np.full(len(lane_id), row_num)
         first = self.head[lane_id]
         if length is None and len(lane_id) == self.lane_num and self._in_step(lane_id, first, row_num):
             start = int(first[0]) % self.ring_len * self.lane_num
@@ -69,8 +69,11 @@ class RowStorage:
             slots = np.arange(where.start, where.stop)
             rows = {k: v.reshape(-1, *v.shape[2:]) for k, v in flat.items()}
         else:
-            grid = (first + np.arange(row_num)[:, None]) % self.ring_len * self.lane_num + lane_id  # [T, b]
-            taken = np.ones_like(grid, dtype=bool) if length is None else np.arange(row_num)[:, None] < length
+            row = np.arange(row_num)[:, None]
+            grid = (first + row) % self.ring_len * self.lane_num + lane_id  # [T, b]
+            taken = np.ones_like(grid, dtype=bool)
+            if length is not None:  # of more rows than the ring holds, only the newest can stay
+                taken = (row < length) & (row >= length - self.ring_len)
             where = slots = grid[taken]
             rows = {k: v[taken] for k, v in flat.items()}
         self.valid_count += int(rows["valid"].sum()) - int(self.column["valid"][where].sum())
@@ -80,7 +83,7 @@ class RowStorage:
             self.column[name][where] = values
         self.gap[where] = False
         self.use_count[where] = 0
-        self._mark_first_rows(lane_id, first)
+        self._mark_first_rows(lane_id, first, row_num if length is None else length)
         self.head[lane_id] += row_num if length is None else length
         return slots
 
@@ -118,16 +121,17 @@ class RowStorage:
     def row_id(self, slot: np.ndarray) -> np.ndarray:
         """Returns names of the rows in ``slot`` that later rows in the same slots do not share, int64 [M]."""
         lane = slot % self.lane_num
-        return (self.head[lane] - 1 - self.newer(slot)) * self.lane_num + lane
+        return (self._cleared + self.head[lane] - 1 - self.newer(slot)) * self.lane_num + lane
 
     def slot_of(self, row_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns ``(slot, present)`` for names that :meth:`row_id` gave: int64 [M], bool [M]."""
-        lane, row = row_id % self.lane_num, row_id // self.lane_num
-        present = (row < self.head[lane]) & (row >= self.head[lane] - self.ring_len)
+        lane, row = row_id % self.lane_num, row_id // self.lane_num - self._cleared
+        present = (row < self.head[lane]) & (row >= np.maximum(self.head[lane] - self.ring_len, 0))
         return row % self.ring_len * self.lane_num + lane, present
 
     def clear(self) -> None:
         """Forgets all rows; the memory stays allocated."""
+        self._cleared += int(self.head.max(initial=0))
         self.head[:] = 0
         self.gap[:] = False
         self.use_count[:] = 0
@@ -147,6 +151,7 @@ class RowStorage:
             "gap_next": self._gap_next.copy(),
             "valid_count": self.valid_count,
             "spent_count": self.spent_count,
+            "cleared": self._cleared,
             "layout": [self.ring_len, self.lane_num],
         }
 
@@ -173,6 +178,7 @@ class RowStorage:
         self._gap_next[:] = state["gap_next"]
         self.valid_count = int(state["valid_count"])
         self.spent_count = int(state["spent_count"])
+        self._cleared = int(state["cleared"])
 
     def _in_step(self, lane_id: np.ndarray, first: np.ndarray, row_num: int) -> bool:
         return bool(
@@ -181,11 +187,12 @@ class RowStorage:
             and first[0] % self.ring_len + row_num <= self.ring_len
         )
 
-    def _mark_first_rows(self, lane_id: np.ndarray, first: np.ndarray) -> None:
-        begins = self._gap_next[lane_id]
+    def _mark_first_rows(self, lane_id: np.ndarray, first: np.ndarray, added: int | np.ndarray) -> None:
+        begins = self._gap_next[lane_id] & (added > 0)
         if begins.any():
-            self.gap[first[begins] % self.ring_len * self.lane_num + lane_id[begins]] = True
-            self._gap_next[lane_id] = False
+            stays = begins & (added <= self.ring_len)
+            self.gap[first[stays] % self.ring_len * self.lane_num + lane_id[stays]] = True
+            self._gap_next[lane_id[begins]] = False
 
     def _allocate(self, flat: dict[str, np.ndarray]) -> None:
         self.column = {k: np.zeros((self.capacity, *v.shape[2:]), dtype=v.dtype) for k, v in flat.items()}
@@ -195,6 +202,11 @@ class RowStorage:
             raise SpecError(f"replay holds the columns {sorted(self.column)}, the new rows have {sorted(flat)}")
         for name, values in flat.items():
             held = self.column[name]
+            if values.shape[:2] != flat["valid"].shape:
+                raise SpecError(
+                    f"replay column '{name}' has the leading dimensions {list(values.shape[:2])}, column 'valid' "
+                    f"{list(flat['valid'].shape)}; all columns of a block share [T, b]"
+                )
             if values.shape[2:] != held.shape[1:] or values.dtype != held.dtype:
                 raise SpecError(
                     f"replay column '{name}' holds rows {held.dtype} {list(held.shape[1:])}, "

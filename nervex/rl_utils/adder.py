@@ -64,7 +64,7 @@ class Adder:
         rows.return_num = return_num
         if isinstance(data, deque):
             data.clear()
-            data.extend(rows[len(rows) - return_num :] if return_num else [])
+            data.extend(rows[max(len(rows) - return_num, 0) :] if return_num else [])
         return rows
 
     def get_nstep_return_data(
@@ -118,28 +118,29 @@ class Adder:
                 starts.append(len(starts) * size)
         if not starts:
             empty: Any = optree.tree_map(lambda x: x[:0].reshape(size, 0, *x.shape[2:]), columns)
-            return Trajectory(empty, unroll_len=size)
+            return Trajectory(empty, unroll_len=size, dropped=data.dropped)
         blocks: Any = optree.tree_map(lambda x: torch.cat([x[s : s + size] for s in starts], dim=1), columns)
         return Trajectory(blocks, unroll_len=size, dropped=data.dropped)
 
 
 def _nstep_windows(data: Trajectory, nstep: int, gamma: float | None) -> Trajectory:
-    columns: Columns = dict(data.columns)
+    columns: Columns = data.columns
     terminated, truncated, valid = columns["terminated"], columns["truncated"], columns["valid"]
-    if nstep == 1:
-        columns["done"] = terminated
-        return Trajectory(columns, data.last_obs, data.return_num)
     total = len(data)
-    emitted = total - data.return_num if data.return_num else total
-    if emitted <= 0:
-        empty: Any = optree.tree_map(lambda x: x[:0], columns)
-        empty["reward"] = columns["reward"].new_zeros(0, data.lane_num, nstep)
-        return Trajectory(empty, return_num=data.return_num)
+    emitted = max(total - data.return_num, 0)
+    out: Any = optree.tree_map(lambda x: x[:emitted], columns)
+    if nstep == 1:
+        out["done"] = out["terminated"]
+        if gamma is not None:
+            out["value_gamma"] = torch.full_like(out["reward"], gamma)
+        return Trajectory(out, data.last_obs if emitted == total else None, data.return_num)
+    if emitted == 0:
+        out["reward"] = columns["reward"].new_zeros(0, data.lane_num, nstep)
+        return Trajectory(out, return_num=data.return_num)
     rewards, steps, complete = _window_rows(columns["reward"], terminated | truncated, valid, nstep, emitted)
     last = torch.arange(emitted).unsqueeze(1) + steps - 1  # [M, b] last row of each window
     last = last.clamp(max=total - 1)
     lane = torch.arange(data.lane_num).expand_as(last)
-    out: Any = optree.tree_map(lambda x: x[:emitted], columns)
     out["reward"] = rewards  # [M, b, n]
     if "next_obs" in columns:
         out["next_obs"] = optree.tree_map(lambda x: x[last, lane], columns["next_obs"])
@@ -156,9 +157,7 @@ def _nstep_windows(data: Trajectory, nstep: int, gamma: float | None) -> Traject
     return Trajectory(out, return_num=data.return_num, dropped=dropped)
 
 
-def _window_rows(
-    reward: Tensor, end: Tensor, valid: Tensor, nstep: int, emitted: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _window_rows(reward: Tensor, end: Tensor, valid: Tensor, nstep: int, emitted: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns rewards [M, b, n], lengths [M, b] and whether each window is complete [M, b]."""
     total, lane_num = reward.shape
     rewards = reward.new_zeros(emitted, lane_num, nstep)
@@ -166,7 +165,7 @@ def _window_rows(
     alive = torch.ones(emitted, lane_num, dtype=torch.bool)
     ended = torch.zeros(emitted, lane_num, dtype=torch.bool)
     for i in range(nstep):
-        rows = min(emitted, total - i)  # windows whose row i lies inside the block
+        rows = max(min(emitted, total - i), 0)  # windows whose row i lies inside the block
         inside = alive[:rows] & valid[i : i + rows]
         rewards[:rows, :, i] = torch.where(inside, reward[i : i + rows], rewards[:rows, :, i])
         steps[:rows] += inside

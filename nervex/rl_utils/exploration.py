@@ -87,13 +87,14 @@ class OUNoise:
         if self._state is None or row is None:
             self._state = None
         else:
+            self._state = self._state.clone()  # the held one may be from inference mode, which forbids writing to it
             self._state[row] = self.x0
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._state = state["state"]
+        self._state = None if state["state"] is None else state["state"].clone()
 
 
 _NOISES: dict[str, type] = {"gauss": GaussianNoise, "ou": OUNoise}

@@ -38,11 +38,14 @@ class q_1step_td_data(_Q1Step):  # noqa: N801 - the tutorial's name
     """
 
     def __new__(cls, *args: Any, **fields: Any) -> "q_1step_td_data":
-        if len(args) == 5 and not {"next_act", "reward", "done"} & set(fields):
-            q, next_q, act, reward, done = args
-            return super().__new__(cls, q, next_q, act, fields.pop("next_act", None), reward, done, fields.get("weight"))
-        names = dict(zip(_Q1Step._fields, args, strict=False)) | fields
-        return super().__new__(cls, **{"next_act": None, "done": None, "weight": None, **names})
+        names: tuple[str, ...] = _Q1Step._fields
+        if len(args) == 5 and not {"reward", "done"} & set(fields):
+            names = ("q", "next_q", "act", "reward", "done")
+        if len(args) > len(names):
+            raise TypeError(f"q_1step_td_data takes at most {len(names)} positional fields, got {len(args)}")
+        given = dict(zip(names, args, strict=False))
+        absent: Any = dict.fromkeys({"next_act", "done", "weight"} - {*given, *fields})
+        return super().__new__(cls, **given, **absent, **fields)  # refuses unknown and repeated names
 
 
 class q_nstep_td_data(NamedTuple):  # noqa: N801 - the tutorial's name
@@ -75,9 +78,7 @@ class nstep_return_data(NamedTuple):  # noqa: N801 - the tutorial's name
     done: Tensor | None
 
 
-def nstep_return(
-    data: nstep_return_data, gamma: float, nstep: int, value_gamma: Tensor | None = None
-) -> Tensor:
+def nstep_return(data: nstep_return_data, gamma: float, nstep: int, value_gamma: Tensor | None = None) -> Tensor:
     """Returns the n-step return.
 
         G_t = Σ_{i<n} γ^i·r_{t+i} + γ^n·(1 − done)·V(s_{t+n})
@@ -101,6 +102,8 @@ def nstep_return(
     check_shape("nstep_return", "reward", reward, (nstep, None))
     batch = reward.shape[1]
     check_shape("nstep_return", "next_value", next_value, (batch,))
+    if value_gamma is not None:
+        check_shape("nstep_return", "value_gamma", value_gamma, (batch,))
     bootstrap = next_value * (gamma**nstep if value_gamma is None else value_gamma)  # [B]
     if done is not None:
         check_shape("nstep_return", "done", done, (batch,))
@@ -195,5 +198,10 @@ def q_nstep_td_error_per_sample(
         target = nstep_return(nstep_return_data(reward, next_value, done), gamma, nstep, value_gamma)  # [B]
     prediction = q.gather(1, action.unsqueeze(1)).squeeze(1)  # [B]
     error = criterion(prediction, target)  # [B]
-    loss = error.mean() if weight is None else (error * weight).mean()
+    if error.shape != prediction.shape:
+        raise SpecError(
+            f"{fn}: 'criterion' returned shape {list(error.shape)}, expected [{batch}]; it must be elementwise "
+            "(reduction='none')"
+        )
+    loss = error.mean() if weight is None else (error * weight.detach()).mean()
     return loss, target - prediction.detach()

@@ -71,6 +71,9 @@ class Trajectory(Sequence):
         rows do not tell the two apart."""
         plain = [{k: row[k] for k in row} for row in rows]
         columns: Columns = {k: _stack([row[k] for row in plain]) for k in plain[0]}
+        for key in {"reward", "done"} & columns.keys():
+            if columns[key].shape[2:] == (1,):  # the tutorial's envs give a reward of shape (1,)
+                columns[key] = columns[key].squeeze(2)
         done = columns["done"].bool()
         columns.setdefault("truncated", torch.zeros_like(done))
         columns.setdefault("terminated", done & ~columns["truncated"])
@@ -91,7 +94,4 @@ class Trajectory(Sequence):
 def _stack(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
         return {k: _stack([v[k] for v in values]) for k in values[0]}
-    tensors = [torch.as_tensor(v) for v in values]
-    if tensors[0].shape == (1,):  # the tutorial's envs give a reward of shape (1,)
-        tensors = [t.squeeze(0) for t in tensors]
-    return torch.stack(tensors).unsqueeze(1)
+    return torch.stack([torch.as_tensor(v) for v in values]).unsqueeze(1)

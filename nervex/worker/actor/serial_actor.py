@@ -152,12 +152,14 @@ class BaseSerialActor:
             that were handed on before.
         """
         self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window = state["counter"]
+        self.recent_return.clear()
         self.recent_return.extend(state["recent_return"])
         self._episode_id[:] = state["episode_id"]
         self._episode_step[:] = state["episode_step"]
         if state["env"] is None:
             self._episode_id += 1
             self._episode_step[:] = 0
+            self.policy.reset()
             self._env.launch()
             return False
         self._rollout.load_state_dict(state["rollout"])
@@ -193,6 +195,9 @@ class BaseSerialActor:
         for row, lane in enumerate(lane_id.tolist()):
             self._pending[lane] = optree.tree_map(lambda x, row=row: x[row].clone(), (obs, output))  # type: ignore[misc]
         rows = [self._pending.pop(lane) for lane in back.tolist()]
+        if any(row[1].keys() != rows[0][1].keys() for row in rows):  # random actions come with nothing else
+            shared = set.intersection(*(set(row[1]) for row in rows))
+            rows = [(obs, {k: v for k, v in output.items() if k in shared}) for obs, output in rows]
         paired: Any = optree.tree_map(lambda *leaves: torch.stack(leaves), *rows)
         return paired[0], paired[1]
 
@@ -252,8 +257,8 @@ def random_action(spec: Any, lane_num: int) -> Any:
         return torch.stack([torch.randint(n, (lane_num,)) for n in spec.n], dim=1)
     if spec.kind == "multi_binary":
         return torch.randint(2, (lane_num, *spec.shape)).to(torch.from_numpy(np.zeros(0, spec.dtype)).dtype)
-    low = torch.as_tensor(np.broadcast_to(spec.low, spec.shape), dtype=torch.float32)
-    high = torch.as_tensor(np.broadcast_to(spec.high, spec.shape), dtype=torch.float32)
+    low = torch.tensor(np.broadcast_to(spec.low, spec.shape), dtype=torch.float32)
+    high = torch.tensor(np.broadcast_to(spec.high, spec.shape), dtype=torch.float32)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         return torch.randn(lane_num, *spec.shape)
     return low + (high - low) * torch.rand(lane_num, *spec.shape)

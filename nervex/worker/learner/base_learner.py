@@ -48,7 +48,7 @@ class BaseLearner:
         self.saver: Callable[[], None] | None = None
         self.last_batch: Any = None
         self._sum: dict[str, Any] = {}
-        self._summed = 0
+        self._summed: dict[str, int] = {}  # iterations that each sum is of
         self._priority_info: dict[str, Any] | None = None
         self.hooks = build_learner_hook_by_cfg(
             {
@@ -119,9 +119,9 @@ class BaseLearner:
         return {"learner_step": self.last_iter.val}
 
     def take_averages(self) -> dict[str, float]:
-        """Returns the averages of the scalar outputs since the last call."""
-        averages = {k: float(v) / self._summed for k, v in self._sum.items()} if self._summed else {}
-        self._sum, self._summed = {}, 0
+        """Returns the averages of the scalar outputs since the last call, each over the iterations that gave it."""
+        averages = {k: float(v) / self._summed[k] for k, v in self._sum.items()}
+        self._sum, self._summed = {}, {}
         return averages
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,14 +129,14 @@ class BaseLearner:
         return {
             "last_iter": self.last_iter.val,
             "sum": dict(self._sum),
-            "summed": self._summed,
+            "summed": dict(self._summed),
             "hook": {hook.name: hook.state_dict() for hooks in self.hooks.values() for hook in hooks},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         self.last_iter.update(int(state["last_iter"]))
-        self._sum, self._summed = dict(state["sum"]), int(state["summed"])
+        self._sum, self._summed = dict(state["sum"]), dict(state["summed"])
         for hook in (h for hooks in self.hooks.values() for h in hooks):
             if hook.name in state["hook"]:
                 hook.load_state_dict(state["hook"][hook.name])
@@ -144,9 +144,14 @@ class BaseLearner:
     def _accumulate(self, output: dict[str, Any]) -> None:
         """Adds up scalars; tensors stay tensors until they are shown."""
         for key, value in output.items():
-            if isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.dim() == 0):
-                self._sum[key] = self._sum[key] + value if key in self._sum else value
-        self._summed += 1
+            if isinstance(value, torch.Tensor) and value.dim() == 0:
+                # detached, so that no graph grows from sum to sum; cloned, since the policy may use its tensor again
+                self._sum[key] = self._sum[key] + value.detach() if key in self._sum else value.detach().clone()
+            elif isinstance(value, int | float):
+                self._sum[key] = self._sum.get(key, 0) + value
+            else:
+                continue
+            self._summed[key] = self._summed.get(key, 0) + 1
 
     def _check_finite(self, output: dict[str, Any]) -> None:
         loss = output.get("total_loss")

@@ -78,7 +78,7 @@ class LogShowHook(LearnerHook):
 
 
 class SaveCkptHook(LearnerHook):
-    """Every ``freq`` iterations (or once, after the run) asks the learner to save a checkpoint."""
+    """Every ``freq`` iterations (or once, after the run) asks the learner to save a checkpoint, if it has a saver."""
 
     def __init__(self, name: str = "save_ckpt", priority: int = 20, position: str = "after_iter",
                  ext_args: Mapping[str, Any] | None = None) -> None:  # fmt: skip
@@ -86,7 +86,7 @@ class SaveCkptHook(LearnerHook):
         self._freq = int(self.ext_args.get("freq", 1))
 
     def __call__(self, learner: Any) -> None:
-        if self.position != "after_iter" or learner.last_iter.val % self._freq == 0:
+        if learner.saver is not None and (self.position != "after_iter" or learner.last_iter.val % self._freq == 0):
             learner.save_checkpoint()
 
 

@@ -1,0 +1,40 @@
+"""What every benchmark here shares: the machine, and where results go."""
+
+import json
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a figure depends on."""
+    model = "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("nervex", "torch", "numpy", "gymnasium")},
+    }
+
+
+def save(name: str, data: dict[str, Any]) -> Path:
+    """Writes ``results/NAME.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **data}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def spread(values: list[float], digits: int = 3) -> dict[str, float]:
+    """Returns minimum, median and maximum."""
+    return {k: round(f(values), digits) for k, f in (("min", min), ("median", statistics.median), ("max", max))}

@@ -1,0 +1,422 @@
+"""What each plugin does to a forward: numbers, frequencies, lanes, states."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from toy_models import Echo, Noisy, Summer
+
+from nervex.agent import Agent
+from nervex.utils.errors import ConfigError
+
+LANES = 1000
+
+
+def agent_of(model, *plugins, **kwargs):
+    agent = Agent(model)
+    for plugin in plugins:
+        agent.add_plugin("main", plugin, **kwargs)
+    return agent
+
+
+def action_of(plugin, logit, mask=None, **kwargs):
+    """The action for logits [b, N] (or a list of them), with the mask in the observation."""
+    obs = {"logit": logit} if mask is None else {"logit": logit, "action_mask": mask}
+    return agent_of(Echo(), plugin).forward({"obs": obs}, **kwargs)["action"]
+
+
+class TestArgmax:
+    def test_the_largest_logit(self):
+        action = action_of("argmax_sample", torch.tensor([[1.0, 3.0, 2.0], [9.0, -1.0, 0.0]]))
+        assert action.tolist() == [1, 0] and action.dtype == torch.int64
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.int64])
+    def test_a_masked_action_is_never_taken(self, dtype):
+        logit = torch.tensor([[1.0, 3.0, 2.0], [9.0, -100.0, -2000.0]])
+        mask = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
+        assert action_of("argmax_sample", logit, mask).tolist() == [2, 2]
+
+    def test_a_mask_that_the_model_gives_goes_first(self):
+        class Masking(nn.Module):
+            def forward(self, x):
+                return {"logit": x["obs"]["logit"], "action_mask": torch.tensor([[False, True]])}
+
+        agent = agent_of(Masking(), "argmax_sample")
+        obs = {"logit": torch.tensor([[5.0, 1.0]]), "action_mask": torch.tensor([[True, False]])}
+        assert agent.forward({"obs": obs})["action"].tolist() == [1]
+
+    def test_several_heads(self):
+        logit = [torch.tensor([[1.0, 2.0], [2.0, 1.0]]), torch.tensor([[0.0, 5.0, 1.0], [0.0, 1.0, 5.0]])]
+        assert action_of("argmax_sample", logit).tolist() == [[1, 1], [0, 2]]
+        mask = [torch.tensor([[True, False], [True, True]]), torch.tensor([[True, False, True], [True, True, False]])]
+        assert action_of("argmax_sample", logit, mask).tolist() == [[0, 2], [0, 1]]
+
+    def test_the_logit_stays(self):
+        logit = torch.tensor([[1.0, 3.0]])
+        output = agent_of(Echo(), "argmax_sample").forward(logit)
+        assert torch.equal(output["logit"], logit)
+
+
+class TestMultinomial:
+    def test_frequencies_are_those_of_the_softmax(self):
+        torch.manual_seed(0)
+        logit = torch.tensor([[0.1, 0.2, 0.7]]).log().expand(20_000, 3)
+        frequency = action_of("multinomial_sample", logit).bincount(minlength=3) / 20_000
+        assert frequency.tolist() == pytest.approx([0.1, 0.2, 0.7], abs=0.012)
+
+    def test_a_masked_action_is_never_drawn(self):
+        torch.manual_seed(0)
+        logit = torch.tensor([[0.0, 50.0, 0.0]]).expand(2000, 3)
+        mask = torch.tensor([[True, False, True]]).expand(2000, 3)
+        frequency = action_of("multinomial_sample", logit, mask).bincount(minlength=3) / 2000
+        assert frequency[1] == 0 and frequency[0].item() == pytest.approx(0.5, abs=0.05)
+
+    def test_heads_draw_independently(self):
+        torch.manual_seed(0)
+        action = action_of("multinomial_sample", [torch.zeros(4000, 2), torch.zeros(4000, 2)])
+        assert action.shape == (4000, 2)
+        pairs = (action[:, 0] * 2 + action[:, 1]).bincount(minlength=4) / 4000
+        assert pairs.tolist() == pytest.approx([0.25] * 4, abs=0.03)
+
+
+class TestEpsGreedy:
+    """Defect 9: one number was drawn for the whole batch, so that all lanes explored or none."""
+
+    logit = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]).expand(LANES, 8)
+
+    def test_about_half_of_the_lanes_explore_at_every_step(self):
+        torch.manual_seed(0)
+        agent = agent_of(Echo(), "eps_greedy_sample")
+        explored = torch.stack([agent.forward(self.logit, eps=0.5)["action"] != 7 for _ in range(20)])
+        rate = explored.float().mean(dim=1)  # 1/2 explore, 7/8 of them take another action
+        assert rate.tolist() == pytest.approx([7 / 16] * 20, abs=0.06)
+        per_lane = explored.sum(dim=0)  # binomial(20, 7/16): lanes are not always or never among them
+        assert per_lane.float().var().item() == pytest.approx(20 * 7 / 16 * 9 / 16, rel=0.2)
+
+    def test_exploration_is_uniform_over_all_actions(self):
+        torch.manual_seed(0)
+        action = torch.cat([action_of("eps_greedy_sample", self.logit, eps=1.0) for _ in range(8)])
+        assert (action.bincount(minlength=8) / len(action)).tolist() == pytest.approx([1 / 8] * 8, abs=0.015)
+
+    @pytest.mark.parametrize("eps", [0, 0.0, torch.tensor(0.0)])
+    def test_no_eps_is_greedy(self, eps):
+        assert (action_of("eps_greedy_sample", self.logit, eps=eps) == 7).all()
+
+    def test_eps_per_lane(self):
+        torch.manual_seed(0)
+        eps = torch.zeros(LANES)
+        eps[::2] = 1.0
+        action = action_of("eps_greedy_sample", self.logit, eps=eps)
+        assert (action[1::2] == 7).all()
+        assert (action[::2] != 7).float().mean().item() == pytest.approx(7 / 8, abs=0.05)
+
+    def test_the_mask_holds_for_both(self):
+        torch.manual_seed(0)
+        mask = torch.zeros(LANES, 8, dtype=torch.bool)
+        mask[:, [1, 2, 4]] = True
+        action = action_of("eps_greedy_sample", self.logit, mask, eps=0.5)
+        frequency = action.bincount(minlength=8) / LANES
+        assert frequency[[1, 2, 4]].tolist() == pytest.approx([1 / 6, 1 / 6, 2 / 3], abs=0.05)
+        assert frequency[[0, 3, 5, 6, 7]].sum() == 0
+
+    def test_a_mask_per_lane(self):
+        torch.manual_seed(0)
+        allowed = torch.arange(LANES) % 8
+        mask = torch.nn.functional.one_hot(allowed, 8).bool()
+        assert torch.equal(action_of("eps_greedy_sample", self.logit, mask, eps=0.5), allowed)
+
+    def test_several_heads_explore_together_and_draw_apart(self):
+        torch.manual_seed(0)
+        heads = [torch.tensor([[0.0, 1.0]]).expand(LANES, 2), torch.tensor([[0.0, 0.0, 9.0]]).expand(LANES, 3)]
+        action = action_of("eps_greedy_sample", heads, eps=torch.tensor([0.0, 1.0]).repeat(LANES // 2))
+        assert (action[::2] == torch.tensor([1, 2])).all()
+        pairs = (action[1::2, 0] * 3 + action[1::2, 1]).bincount(minlength=6) / (LANES // 2)
+        assert pairs.tolist() == pytest.approx([1 / 6] * 6, abs=0.06)
+
+    def test_one_seed_one_sequence(self):
+        torch.manual_seed(5)
+        first = action_of("eps_greedy_sample", self.logit, eps=0.5)
+        torch.manual_seed(5)
+        assert torch.equal(action_of("eps_greedy_sample", self.logit, eps=0.5), first)
+
+    def test_eps_does_not_reach_the_model(self):
+        model = Echo()
+        agent_of(model, "eps_greedy_sample").forward(self.logit, eps=0.1)
+        assert model.calls[0][1] == {}
+
+    def test_a_forward_without_eps(self):
+        with pytest.raises(ConfigError, match=r"eps_greedy_sample: forward\(\) got no 'eps'"):
+            action_of("eps_greedy_sample", self.logit)
+
+
+class Steady(nn.Module):
+    """The same continuous action always."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        return {"action": torch.full((len(x["obs"]), 3), self.value)}
+
+
+class TestActionNoise:
+    def noisy(self, value, rows=2000, **kwargs):
+        torch.manual_seed(0)
+        agent = Agent(Steady(value))
+        agent.add_plugin("main", "action_noise", **kwargs)
+        return agent.forward(torch.zeros(rows, 1))["action"]
+
+    def test_it_is_added(self):
+        action = self.noisy(0.25, noise_kwargs={"sigma": 0.1})
+        assert action.mean().item() == pytest.approx(0.25, abs=0.01)
+        assert action.std().item() == pytest.approx(0.1, abs=0.01)
+        assert action.unique().numel() > 5000  # every lane and dimension draws for itself
+
+    def test_the_noise_is_clipped(self):
+        action = self.noisy(0.0, noise_kwargs={"sigma": 1.0}, noise_range={"min": -0.5, "max": 0.25})
+        assert action.min().item() == -0.5 and action.max().item() == 0.25
+
+    def test_the_sum_is_clipped_to_one_unless_told(self):
+        action = self.noisy(0.9, noise_kwargs={"sigma": 1.0})
+        assert action.max().item() == 1.0 and action.min().item() == -1.0
+        wide = self.noisy(0.9, noise_kwargs={"sigma": 3.0}, action_range={"min": -4.0, "max": 2.0})
+        assert wide.max().item() == 2.0 and wide.min().item() == -4.0
+
+    def test_ornstein_uhlenbeck_keeps_a_state_per_lane(self):
+        agent = Agent(Steady(0.0))
+        agent.add_plugin("main", "action_noise", noise_type="ou",
+                         noise_kwargs={"sigma": 0.0, "theta": 1.0, "dt": 0.5, "x0": 0.8})  # fmt: skip
+        obs = torch.zeros(2, 1)
+        assert agent.forward(obs)["action"].unique().item() == pytest.approx(0.4)
+        assert agent.forward(obs)["action"].unique().item() == pytest.approx(0.2)
+        agent.reset(data_id=[1])
+        assert agent.forward(obs)["action"][:, 0].tolist() == pytest.approx([0.1, 0.4])
+        state = agent.full_state()
+        expected = agent.forward(obs)["action"]
+        other = Agent(Steady(0.0))
+        other.add_plugin("main", "action_noise", noise_type="ou",
+                         noise_kwargs={"sigma": 0.0, "theta": 1.0, "dt": 0.5, "x0": 0.8})  # fmt: skip
+        other.load_full_state(state)
+        assert torch.equal(other.forward(obs)["action"], expected)
+
+    def test_lanes_are_reset_after_acting_in_inference_mode(self):
+        agent = Agent(Steady(0.0))
+        agent.add_plugin("main", "action_noise", noise_type="ou",
+                         noise_kwargs={"sigma": 0.0, "theta": 1.0, "dt": 0.5, "x0": 0.8})  # fmt: skip
+        with torch.inference_mode():
+            agent.forward(torch.zeros(2, 1))
+        agent.reset(data_id=[1])
+        with torch.inference_mode():
+            assert agent.forward(torch.zeros(2, 1))["action"][:, 0].tolist() == pytest.approx([0.2, 0.4])
+
+    def test_unknown_noise(self):
+        with pytest.raises(ConfigError, match="unknown noise 'uo'"):
+            self.noisy(0.0, noise_type="uo")
+
+
+def target_agent(model, **kwargs):
+    agent = Agent(model)
+    agent.add_model("target", **kwargs)
+    return agent
+
+
+class TestTarget:
+    def test_assign_copies_at_every_freq_th_update(self):
+        model = Echo(0.0)
+        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 3})
+        held = []
+        for i in range(1, 8):
+            model.weight.data.fill_(float(i))
+            agent.target_update(agent.state_dict()["model"])
+            held.append(agent.target_model.weight.item())
+        assert held == [0, 0, 3, 3, 3, 6, 6]
+
+    def test_reset_starts_counting_anew(self):
+        model = Echo(0.0)
+        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 2})
+        model.weight.data.fill_(1.0)
+        agent.target_update(agent.state_dict()["model"])
+        agent.target_reset()
+        agent.target_update(agent.state_dict()["model"])
+        assert agent.target_model.weight.item() == 0.0
+        agent.target_update(agent.state_dict()["model"])
+        assert agent.target_model.weight.item() == 1.0
+
+    def test_the_count_is_in_the_state(self):
+        def fresh():
+            return target_agent(Echo(0.0), update_type="assign", update_kwargs={"freq": 2})
+
+        first, second = fresh(), fresh()
+        first.target_update(first.state_dict()["model"])
+        second.load_full_state(first.full_state())
+        second.target_update({"weight": torch.tensor(4.0)})
+        assert second.target_model.weight.item() == 4.0
+
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"update_type": "assign", "update_kwargs": {"freq": 100}},
+            {"update_type": "momentum", "update_kwargs": {"theta": 0.01}},
+        ],
+    )
+    def test_direct_copies_at_once(self, kwargs):
+        model = Noisy()
+        agent = target_agent(model, **kwargs)
+        agent.mode(train=True)
+        agent.forward(torch.randn(8, 2))
+        model.linear.weight.data.fill_(2.0)
+        agent.target_update(agent.state_dict()["model"], direct=True)
+        own, main = agent.target_model.state_dict(), model.state_dict()
+        assert all(torch.equal(own[k], main[k]) for k in main)
+
+    def test_momentum_numbers(self):
+        model = Echo(0.0)
+        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.25})
+        model.weight.data.fill_(8.0)
+        held = []
+        for _ in range(3):
+            agent.target_update(agent.state_dict()["model"])
+            held.append(agent.target_model.weight.item())
+        assert held == [2.0, 3.5, 4.625]  # p + (p_main − p) / 4
+
+    def test_buffers_follow_too(self):
+        """Defect 14: the running statistics of the target stayed those of its birth."""
+        torch.manual_seed(0)
+        model = Noisy()
+        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.5})
+        agent.mode(train=True)
+        for _ in range(3):
+            agent.forward(torch.randn(16, 2) + 10)
+        expected = {k: (v + w) / 2 if v.is_floating_point() else v for (k, v), w in
+                    zip(model.state_dict().items(), agent.target_model.state_dict().values(), strict=True)}  # fmt: skip
+        agent.target_update(agent.state_dict()["model"])
+        own = agent.target_model.state_dict()
+        assert own["norm.running_mean"].min() > 1 and own["norm.num_batches_tracked"].item() == 3
+        assert all(torch.allclose(own[k].float(), expected[k].float()) for k in expected)
+
+    def test_the_tensors_stay_the_same_ones(self):
+        model = Noisy()
+        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.5})
+        before = {k: v.data_ptr() for k, v in agent.target_model.state_dict().items()}
+        agent.target_update(agent.state_dict()["model"])
+        assert {k: v.data_ptr() for k, v in agent.target_model.state_dict().items()} == before
+
+    def test_the_target_and_the_main_model_share_nothing(self):
+        model = Noisy()
+        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 1})
+        agent.target_update(agent.state_dict()["model"])
+        before = copy.deepcopy(agent.target_model.state_dict())
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.add_(1)
+        after = agent.target_model.state_dict()
+        assert all(torch.equal(after[k], before[k]) for k in before)
+
+    def test_what_it_refuses(self):
+        with pytest.raises(ConfigError, match=r"target: unknown update_type 'asign'; did you mean 'assign'"):
+            target_agent(Echo(), update_type="asign", update_kwargs={"freq": 1})
+        with pytest.raises(ConfigError, match=r"target: update_kwargs {'freq': 1} lacks 'theta'"):
+            target_agent(Echo(), update_type="momentum", update_kwargs={"freq": 1})
+
+
+class TestHiddenState:
+    def agent(self, model=None, lanes=3, **kwargs):
+        agent = Agent(model or Summer())
+        agent.add_plugin("main", "hidden_state", state_num=lanes, **kwargs)
+        return agent
+
+    def test_each_lane_has_its_own_state(self):
+        agent = self.agent()
+        obs = torch.tensor([[1.0], [10.0], [100.0]])
+        assert agent.forward(obs)["logit"][:, 0].tolist() == [1, 10, 100]
+        output = agent.forward(obs)
+        assert output["logit"][:, 0].tolist() == [2, 20, 200] and "next_state" not in output
+
+    def test_some_lanes_in_any_order(self):
+        agent = self.agent()
+        agent.forward(torch.tensor([[1.0], [10.0], [100.0]]))
+        output = agent.forward(torch.tensor([[1.0], [2.0]]), data_id=[2, 0])
+        assert output["logit"][:, 0].tolist() == [101, 3]
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [3, 10, 101]
+
+    def test_the_first_forward_may_serve_some_lanes_only(self):
+        agent = self.agent()
+        agent.forward(torch.tensor([[5.0]]), data_id=torch.tensor([1]))
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [0, 5, 0]
+
+    def test_reset_of_some_lanes(self):
+        agent = self.agent()
+        agent.forward(torch.tensor([[1.0], [10.0], [100.0]]))
+        agent.reset(data_id=[0, 2])
+        assert agent.forward(torch.ones(3, 1))["logit"][:, 0].tolist() == [1, 11, 1]
+        agent.reset()
+        assert agent.forward(torch.zeros(3, 1))["logit"].abs().sum() == 0
+
+    def test_reset_to_a_given_state(self):
+        agent = self.agent()
+        agent.forward(torch.zeros(3, 1))
+        agent.reset(data_id=[2, 0], state=torch.tensor([[7.0], [8.0]]))
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [8, 0, 7]
+
+    def test_reset_to_a_given_state_before_the_first_forward(self):
+        """What a recurrent learner does: it sets the stored state, then runs the batch."""
+        agent = self.agent()
+        agent.reset(state=torch.tensor([[1.0], [2.0], [3.0]]))
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [1, 2, 3]
+        other = self.agent(init_fn=lambda: torch.tensor([9.0]))
+        other.reset(data_id=[1], state=torch.tensor([[5.0]]))
+        assert other.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [9, 5, 9]
+
+    def test_initial_state(self):
+        agent = self.agent(init_fn=lambda: torch.tensor([3.0]))
+        assert agent.forward(torch.tensor([[0.0], [1.0]]), data_id=[0, 2])["logit"][:, 0].tolist() == [3, 4]
+        agent.reset(data_id=[2])
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [3, 3, 3]
+
+    def test_the_state_before_the_forward_is_given_out(self):
+        agent = self.agent(save_prev_state=True)
+        first = agent.forward(torch.ones(3, 1))["prev_state"]
+        assert first.tolist() == [[0], [0], [0]]
+        second = agent.forward(torch.ones(2, 1), data_id=[1, 2])["prev_state"]
+        assert second.tolist() == [[1], [1]] and not second.requires_grad
+        agent.forward(torch.ones(3, 1))
+        assert second.tolist() == [[1], [1]]  # what was given out does not change afterwards
+
+    def test_no_gradient_flows_from_one_forward_to_the_next(self):
+        model = Summer()
+        agent = self.agent(model)
+        agent.forward(torch.ones(3, 1))
+        agent.forward(torch.ones(3, 1))["logit"].sum().backward()
+        assert model.scale.grad.item() == 3  # of the second step alone
+        assert not model.seen[1].requires_grad
+
+    def test_lanes_are_reset_after_acting_in_inference_mode(self):
+        agent = self.agent()
+        with torch.inference_mode():
+            agent.forward(torch.tensor([[1.0], [2.0], [3.0]]))
+        agent.reset(data_id=[1])
+        agent.reset(data_id=[2], state=torch.tensor([[7.0]]))
+        with torch.inference_mode():
+            assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [1, 0, 7]
+
+    def test_nested_states(self):
+        model = Summer(nested=True)
+        agent = self.agent(model, save_prev_state=True)
+        agent.forward(torch.tensor([[1.0], [2.0], [3.0]]))
+        output = agent.forward(torch.zeros(2, 1), data_id=[2, 1])
+        assert output["logit"][:, 0].tolist() == [3, 2] and output["prev_state"]["h"][0][:, 0].tolist() == [3, 2]
+        agent.reset(data_id=[1])
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [1, 0, 3]
+
+    def test_state_round_trip(self):
+        agent, other = self.agent(), self.agent()
+        agent.forward(torch.tensor([[1.0], [2.0], [3.0]]))
+        other.load_full_state(agent.full_state())
+        other.forward(torch.ones(3, 1))
+        assert agent.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [1, 2, 3]  # not touched by the other one
+        assert other.forward(torch.zeros(3, 1))["logit"][:, 0].tolist() == [2, 3, 4]
+        fresh = self.agent()
+        fresh.load_full_state(self.agent().full_state())
+        assert fresh.forward(torch.ones(3, 1))["logit"][:, 0].tolist() == [1, 1, 1]

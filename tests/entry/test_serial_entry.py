@@ -1,0 +1,370 @@
+"""A serial run as a whole: same seed same metrics, exact resume, budgets, faults."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nervex.config.source import ConfigSource
+from nervex.entry import serial_pipeline
+from nervex.entry.catalog import find_config
+from nervex.envs import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo, register_env
+from nervex.policy import DQNPolicy
+from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.utils.config_helper import read_config
+from nervex.utils.errors import CheckpointError, ConfigError, EnvFault, NumericalError, RunFolderError
+from nervex.utils.registry import Registry
+from nervex.worker.monitor.jsonl_sink import read_metrics
+from nervex.worker.monitor.sink import MetricSink, without_time
+from nervex.worker.actor.serial_actor import BaseSerialActor
+
+RESULT_KEYS = {"policy", "env", "seed", "stop_reason", "best_eval_return", "last_eval_return", "env_step", "train_iter",
+               "wall_s", "cpu_s", "peak_rss_bytes", "run_dir"}  # fmt: skip
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """A small CartPole run; ``changes`` are dotted keys with '__' for the dots."""
+    cfg = read_config(find_config("cartpole_dqn"))
+    base = {"max_env_step": 700, "evaluator__n_episode": 2, "evaluator__eval_freq": 30, "evaluator__stop_val": 1000,
+            "learner__log_freq": 50, "env__actor_env_num": 4, "env__evaluator_env_num": 2}  # fmt: skip
+    for key, value in {**base, **changes}.items():
+        *path, last = key.split("__")
+        node = cfg
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return dict(cfg)
+
+
+def train(run_dir: Path, cfg: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    return serial_pipeline(cfg or config(), seed=kwargs.pop("seed", 1), run_dir=run_dir, show=False, **kwargs)
+
+
+def rows(run_dir: Path) -> list[dict[str, Any]]:
+    return without_time(read_metrics(run_dir / "metrics.jsonl"))
+
+
+def newest_weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    weights = CheckpointManager(run_dir / "checkpoints").load_latest().weights
+    assert weights is not None
+    return weights
+
+
+def equal_weights(a: Path, b: Path) -> bool:
+    one, two = newest_weights(a), newest_weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_run_folder_and_result(tmp_path: Path) -> None:
+    cfg = config()
+    before = json.dumps(cfg, default=str)
+    outcome = train(tmp_path / "run", cfg)
+    assert json.dumps(cfg, default=str) == before  # the caller's object is left alone
+    assert isinstance(outcome.policy, DQNPolicy)
+    for name in ("config.yaml", "versions.json", "metrics.jsonl", "result.json", "curve.png", "tensorboard", "checkpoints"):
+        assert (tmp_path / "run" / name).exists(), name
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result.keys() >= RESULT_KEYS
+    assert result["stop_reason"] == "max_env_step" and result["seed"] == 1 and not result["solved"]
+    assert 700 <= result["env_step"] < 700 + 8
+    resolved = read_config(tmp_path / "run" / "config.yaml")
+    assert resolved.seed == 1 and resolved.policy.model.obs_dim == 4 and resolved.policy.learn.algo.double is True
+    assert rows(tmp_path / "run")[-1]["kind"] == "eval"  # the last weights are evaluated, too
+    assert result["last_eval_return"] == rows(tmp_path / "run")[-1]["eval_return"]
+
+
+@pytest.mark.parametrize("manager", ["base", "sync_subprocess"])
+@pytest.mark.parametrize("sampler", ["uniform", "prioritized"])
+def test_same_seed_same_metrics_other_seed_others(tmp_path: Path, manager: str, sampler: str) -> None:
+    cfg = config(env__env_manager_type=manager, replay_buffer__sampler=sampler)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(tmp_path / name, cfg, seed=seed)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert equal_weights(tmp_path / "a", tmp_path / "b")
+    assert rows(tmp_path / "a") != rows(tmp_path / "c")
+
+
+def test_managers_agree(tmp_path: Path) -> None:
+    for manager in ("base", "sync_subprocess"):
+        train(tmp_path / manager, config(env__env_manager_type=manager))
+    assert rows(tmp_path / "base") == rows(tmp_path / "sync_subprocess")
+
+
+@pytest.mark.parametrize("nstep", [1, 3])
+@pytest.mark.parametrize("sampler", ["uniform", "prioritized"])
+def test_resume_equals_an_uninterrupted_run(tmp_path: Path, sampler: str, nstep: int) -> None:
+    cfg = config(replay_buffer__sampler=sampler, policy__learn__algo__nstep=nstep, max_env_step=900)
+    train(tmp_path / "whole", cfg)
+
+    def interrupt(learner: Any) -> None:
+        if learner.last_iter.val == 203:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    part = train(tmp_path / "part", cfg, hooks=[interrupt])
+    assert part.result["stop_reason"] == "interrupted"
+    assert part.result["env_step"] < 900
+    whole = train(tmp_path / "part", cfg, resume=True)
+    assert whole.result["stop_reason"] == "max_env_step"
+    assert rows(tmp_path / "whole") == rows(tmp_path / "part")
+    assert equal_weights(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
+    cfg = config(max_env_step=4000, learner__save_freq=60)
+    train(tmp_path / "whole", cfg)
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    code = (
+        "import json, sys\nfrom nervex.entry import serial_pipeline\n"
+        f"serial_pipeline(json.load(open({str(tmp_path / 'cfg.json')!r})), seed=1, run_dir={str(tmp_path / 'killed')!r}, show=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not metrics.exists() or metrics.read_text().count("\n") < 12):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "result.json").exists()
+    train(tmp_path / "killed", cfg, resume=True)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+    assert equal_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_resume_of_another_config_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"policy\.learn\.batch_size is 64 there, 32 here"):
+        train(tmp_path / "run", config(policy__learn__batch_size=32), resume=True)
+    longer = train(tmp_path / "run", config(max_env_step=800), resume=True)  # a budget may grow
+    assert longer.result["env_step"] >= 800
+
+
+def test_an_existing_run_folder_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    before = sorted(p.name for p in (tmp_path / "run").iterdir())
+    with pytest.raises(RunFolderError, match="--resume"):
+        train(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"max_train_iter": 40}, "max_train_iter"), ({"max_wall_s": 0.5, "max_env_step": 10**6}, "max_wall_s")],
+)
+def test_budgets_end_a_run(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    result = train(tmp_path / "run", config(**changes)).result
+    assert result["stop_reason"] == reason
+    if reason == "max_train_iter":
+        assert result["train_iter"] == 40
+
+
+def test_a_run_stops_only_on_a_confirmed_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
+
+    played = []
+
+    def evaluate(self: Any, n_episode: int) -> EvalResult:
+        played.append(n_episode)
+        lucky = n_episode == 2 and len(played) < 5  # good in the small evaluation, bad in the confirmation
+        value = 50.0 if lucky or len(played) > 4 else 1.0
+        return EvalResult(np.full(n_episode, value), np.ones(n_episode, dtype=np.int64))
+
+    monkeypatch.setattr(BaseSerialEvaluator, "evaluate", evaluate)
+    result = train(tmp_path / "run", config(evaluator__stop_val=40)).result
+    assert played == [2, 100, 2, 100, 2, 100]
+    assert result["solved"] and result["stop_reason"] == "stop_val" and result["last_eval_episode"] == 100
+
+
+def test_random_collection_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    original = BaseSerialActor.generate_data
+
+    def spy(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append((kwargs.get("n_sample"), kwargs.get("random", False)))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(BaseSerialActor, "generate_data", spy)
+    train(tmp_path / "run", config(actor__random_collect_size=100))
+    assert sizes[0] == (100, True) and not any(random for _, random in sizes[1:])
+
+
+def test_hooks_sinks_and_own_model(tmp_path: Path) -> None:
+    class Memory(MetricSink):
+        def __init__(self) -> None:
+            self.rows: list[Any] = []
+
+        def write(self, row: Any) -> None:
+            self.rows.append(row)
+
+    class Net(nn.Module):
+        def __init__(self, obs_dim: int, action_dim: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(obs_dim, action_dim)
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            return {"logit": self.layer(x["obs"])}
+
+    seen: list[int] = []
+    memory = Memory()
+    cfg = config()
+    cfg["policy"] = {**cfg["policy"], "model": {}}
+    outcome = train(tmp_path / "a", cfg, hooks=[lambda learner: seen.append(learner.last_iter.val)], sinks=[memory], model_type=Net)
+    assert seen == list(range(1, outcome.result["train_iter"] + 1))
+    assert isinstance(outcome.policy.model, Net)
+    assert [r.kind for r in memory.rows] == [r["kind"] for r in rows(tmp_path / "a")]
+    network = Net(4, 2)
+    assert train(tmp_path / "b", config(), model=network).policy.model is network
+
+
+def test_weights_can_be_loaded(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    first = train(tmp_path / "b", config(max_train_iter=1, evaluator__n_episode=1), load=tmp_path / "a")
+    begun = CheckpointManager(tmp_path / "a" / "checkpoints").pinned("best")
+    assert begun is not None and first.result["train_iter"] == 1
+    with pytest.raises(CheckpointError, match="do not fit"):
+        train(tmp_path / "c", config(policy__model__embedding_dim=32), load=tmp_path / "a")
+
+
+class FaultyEnv(BaseEnv):
+    """A corridor that goes wrong in its 30th step, as the file ``cfg['fault_file']`` tells."""
+
+    def __init__(self, cfg: dict[str, Any]) -> None:
+        self._count = 0
+        self.fault = Path(cfg["fault_file"]).read_text()
+
+    def reset(self) -> Any:
+        if self.fault == "reset_tuple":
+            return np.zeros(4, np.float32), {}
+        return np.zeros(4, np.float32)
+
+    def step(self, action: Any) -> BaseEnvTimestep:
+        self._count += 1
+        obs: Any = np.full(4, 0.1, np.float32)
+        if self._count == 30:
+            if self.fault == "raise":
+                raise ZeroDivisionError("the simulator broke")
+            obs = {"shape": np.zeros(3, np.float32), "dtype": np.zeros(4, np.float64),
+                   "nan": np.full(4, np.nan, np.float32)}.get(self.fault, obs)  # fmt: skip
+        return BaseEnvTimestep(obs, 1.0, self._count % 10 == 0, {"truncated": False})
+
+    def seed(self, seed: int) -> None: ...
+
+    def close(self) -> None: ...
+
+    def info(self) -> BaseEnvInfo:
+        box = EnvElementInfo(4, {"min": -1.0, "max": 1.0, "dtype": np.float32})
+        return BaseEnvInfo(1, box, EnvElementInfo(2, {"min": 0, "max": 1, "dtype": np.int64}),
+                           EnvElementInfo(1, {"min": 0, "max": 1, "dtype": np.float32}))  # fmt: skip
+
+    def __repr__(self) -> str:
+        return "FaultyEnv"
+
+
+register_env("faulty", FaultyEnv)
+
+
+@pytest.mark.parametrize("manager", ["base", "sync_subprocess"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("raise", "the simulator broke"), ("shape", r"\[3\]"), ("dtype", "float64"), ("nan", "NaN|not finite|nan"),
+     ("reset_tuple", "reset")],
+)  # fmt: skip
+def test_a_faulty_env_ends_the_run_with_what_was_learned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, manager: str, fault: str, message: str
+) -> None:
+    (tmp_path / "fault").write_text(fault)
+    cfg = config(policy__learn__batch_size=8, env__env_manager_type=manager)
+    cfg["env"] = {"env_type": "faulty", "actor_env_num": 2, "evaluator_env_num": 1, "env_manager_type": manager,
+                  "fault_file": str(tmp_path / "fault")}  # fmt: skip
+    cfg["evaluator"]["eval_freq"] = 1000
+    cfg["evaluator"]["n_episode"] = 1
+    with caplog.at_level(logging.ERROR, logger="nervex"), pytest.raises(EnvFault, match=message) as caught:
+        train(tmp_path / "run", cfg)
+    assert "env 0" in str(caught.value) or "env 1" in str(caught.value)
+    if fault == "reset_tuple":
+        return
+    assert "step" in str(caught.value)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stop_reason"] == "error" and result["train_iter"] > 0
+    saved = CheckpointManager(tmp_path / "run" / "checkpoints").load_latest()
+    assert saved.tree["learner"]["last_iter"] == result["train_iter"]
+    assert "--resume" in caplog.text
+    (tmp_path / "fault").write_text("")
+    assert train(tmp_path / "run", cfg, resume=True).result["stop_reason"] == "max_env_step"
+
+
+def test_a_model_that_returns_nan_stops_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Poisoned(nn.Module):
+        def __init__(self, obs_dim: int, action_dim: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(obs_dim, action_dim)
+            self.calls = 0
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            self.calls += 1
+            out = self.layer(x["obs"])
+            return {"logit": out * float("nan") if self.calls > 400 else out}
+
+    cfg = config()
+    cfg["policy"] = {**cfg["policy"], "model": {}}
+    with caplog.at_level(logging.ERROR, logger="nervex"), pytest.raises(NumericalError, match="iteration"):
+        train(tmp_path / "run", cfg, model_type=Poisoned)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stop_reason"] == "error"
+    assert (tmp_path / "run" / f"bad_batch_iteration_{result['train_iter']}" / "manifest.json").exists()
+    assert all(torch.isfinite(w).all() for w in newest_weights(tmp_path / "run").values())
+
+
+def test_a_prioritized_replay_needs_priorities(tmp_path: Path) -> None:
+    class NoPriority(DQNPolicy):
+        def _forward_learn(self, data: dict[str, Any]) -> dict[str, Any]:
+            output = super()._forward_learn(data)
+            del output["priority"]
+            return output
+
+    with pytest.raises(ConfigError, match="priority"):
+        train(tmp_path / "run", config(replay_buffer__sampler="prioritized"), policy_type=NoPriority)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = CheckpointManager.save
+    calls = []
+
+    def full(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0])
+        if len(calls) == 4:
+            raise CheckpointError("cannot write checkpoint: no space left on device")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointManager, "save", full)
+    with pytest.raises(CheckpointError, match="no space"):
+        train(tmp_path / "run", config(learner__save_freq=20))
+    monkeypatch.undo()
+    assert len(calls) == 4  # a second try would only hide the first error
+    assert train(tmp_path / "run", config(learner__save_freq=20), resume=True).result["stop_reason"] == "max_env_step"
+
+
+def test_gymnasium_env_by_config_alone(tmp_path: Path) -> None:
+    cfg = config()
+    cfg["env"] = {"env_type": "gymnasium", "env_id": "Acrobot-v1", "actor_env_num": 2, "evaluator_env_num": 1}
+    cfg["policy"] = {"policy_type": "dqn"}
+    cfg["evaluator"]["n_episode"] = 1
+    outcome = train(tmp_path / "run", cfg)
+    assert outcome.result["env"] == "Acrobot-v1"
+    assert -500 <= outcome.result["last_eval_return"] <= 0
+
+
+def test_config_source_and_registry_names() -> None:
+    source = ConfigSource.from_dict(config())
+    assert source.data["max_env_step"] == 700
+    with pytest.raises(ConfigError, match="did you mean 'dqn'"):
+        Registry("policy", {"dqn": "nervex.policy.dqn:DQNPolicy"}).get("dqm")

@@ -1,0 +1,108 @@
+"""Envs of the tests of actor and evaluator; worker processes import this module, so that it needs no torch."""
+
+import time
+
+import numpy as np
+
+from nervex.envs.base_env import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo
+from nervex.worker.actor.env_manager.env_runner import episode_seed
+
+ACTION_NUM = 1000
+
+
+def label_of(seed):
+    """The number that an episode shows in its observations."""
+    return seed % 4096
+
+
+def length_of(seed, longest=6):
+    return 1 + seed // 4096 % longest
+
+
+def ends_truncated(seed):
+    return bool(seed >> 31)
+
+
+def reward_of(seed, step):
+    return float(label_of(seed) + step)
+
+
+class SeededEnv(BaseEnv):
+    """Observes (env, label of the episode, step, last action); an episode is a function of its seed.
+
+    Config: ``env``, its number; ``longest`` episode; ``sleep_s`` before each step; ``nan_at`` a step.
+    """
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    def _obs(self, action):
+        return np.array([self.cfg["env"], label_of(self.next_seed), self.step_count, action], np.float32)
+
+    def reset(self):
+        self.step_count = 0
+        return self._obs(0)
+
+    def step(self, action):
+        time.sleep(self.cfg.get("sleep_s", 0))
+        seed = self.next_seed
+        reward = reward_of(seed, self.step_count)
+        self.step_count += 1
+        done = self.step_count >= length_of(seed, self.cfg.get("longest", 6))
+        return BaseEnvTimestep(self._obs(action), reward, done, {"truncated": done and ends_truncated(seed)})
+
+    def seed(self, seed):
+        self.next_seed = seed
+
+    def close(self):
+        pass
+
+    def info(self):
+        return BaseEnvInfo(
+            1,
+            EnvElementInfo(4, {"dtype": np.float32}),
+            EnvElementInfo(ACTION_NUM, {"dtype": np.int64}),
+            EnvElementInfo(1, {"dtype": np.float32}),
+        )
+
+    def __repr__(self):
+        return "SeededEnv"
+
+
+def action_of(obs):
+    """What the fake policy does: a function of the observation, and another one for each."""
+    return (obs[..., 0] * 331 + obs[..., 1] * 7 + obs[..., 2] * 13 + obs[..., 3] * 17) % ACTION_NUM
+
+
+def expected_rows(lane, seed, longest=6):
+    """The rows of a lane without end, as the fake policy's actions make them; every one a dict."""
+    episode = 0
+    while True:
+        episode_seed_ = episode_seed(seed, episode)
+        length = length_of(episode_seed_, longest)
+        obs = np.array([lane, label_of(episode_seed_), 0, 0], np.float32)
+        for step in range(length + 1):
+            valid = step < length
+            action = int(action_of(obs))
+            if valid:
+                after = np.array([lane, label_of(episode_seed_), step + 1, action], np.float32)
+            else:
+                after = np.array([lane, label_of(episode_seed(seed, episode + 1)), 0, 0], np.float32)
+            ended = step == length - 1
+            truncated = ended and ends_truncated(episode_seed_)
+            yield {
+                "obs": obs.tolist(),
+                "action": action,
+                "next_obs": after.tolist(),
+                "reward": reward_of(episode_seed_, step) if valid else 0.0,
+                "done": ended and not truncated,
+                "valid": valid,
+                "terminated": ended and not truncated,
+                "truncated": truncated,
+                "lane_id": lane,
+                "episode_id": episode,
+                "episode_step": step,
+                "since": step,
+            }
+            obs = after
+        episode += 1

@@ -1,0 +1,84 @@
+"""Fake policies for actor and evaluator."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from actor_envs import SeededEnv, action_of
+
+from nervex.worker.actor.env_manager.registry import create_env_manager
+from nervex.worker.actor.serial_actor import BaseSerialActor
+
+ACTOR_CFG = {"n_sample": 8, "n_episode": None, "traj_len": 1, "return_window": 20}
+
+
+class FakePolicy:
+    """Its action is a function of the observation, and it counts the steps of each lane since the lane's reset."""
+
+    def __init__(self, lane_num, get_train_sample=None, process_transition=None):
+        self.since = torch.zeros(lane_num, dtype=torch.long)
+        self.resets = []
+        self.settings = []
+        self.mode = SimpleNamespace(
+            data_preprocess=lambda block: (block.lane_id, {"obs": block.obs}),
+            forward=self.forward,
+            process_transition=process_transition or self.process_transition,
+            get_train_sample=get_train_sample or (lambda traj: traj),
+            reset=self.reset,
+            set_setting=self.settings.append,
+        )
+
+    def forward(self, lane_id, data):
+        assert torch.is_inference_mode_enabled()
+        lanes = torch.as_tensor(lane_id)
+        since = self.since[lanes].clone()
+        self.since[lanes] += 1
+        return {"action": action_of(data["obs"]).long(), "since": since}
+
+    def reset(self, data_id=None):
+        self.resets.append(None if data_id is None else data_id.tolist())
+        self.since[slice(None) if data_id is None else data_id] = 0
+
+    def process_transition(self, obs, output, timestep):
+        row = {"obs": obs, "action": output["action"], "reward": timestep.reward}
+        row |= {"done": timestep.done, "next_obs": timestep.obs}
+        return row | ({"since": output["since"]} if "since" in output else {})
+
+
+def make_manager(kind="base", num=3, seed=0, cfgs=None, **options):
+    cfgs = cfgs or [{} for _ in range(num)]
+    manager = create_env_manager(kind, SeededEnv, [{"env": i, **cfg} for i, cfg in enumerate(cfgs)], **options)
+    manager.seed(seeds_of(len(cfgs), seed))
+    return manager
+
+
+def seeds_of(num, seed=0):
+    return [seed * 1000 + 17 * i for i in range(num)]
+
+
+def make_actor(manager=None, policy=None, **cfg):
+    manager = manager or make_manager()
+    policy = policy or FakePolicy(manager.lane_num)
+    return BaseSerialActor({**ACTOR_CFG, **cfg}, manager, policy.mode), policy
+
+
+class RowSink:
+    """Takes blocks apart into the rows of each lane."""
+
+    def __init__(self, lane_num):
+        self.rows = [[] for _ in range(lane_num)]
+        self.shapes = []
+
+    def __call__(self, block):
+        columns = block.traj.columns
+        row_num, width = columns["valid"].shape
+        self.shapes.append((row_num, width))
+        assert len(block.lane_id) == width
+        for b, lane in enumerate(np.asarray(block.lane_id).tolist()):
+            length = row_num if block.length is None else int(block.length[b])
+            for t in range(length):
+                self.rows[lane].append({k: v[t, b].tolist() for k, v in columns.items()})
+            for key in ("valid", "terminated", "truncated"):
+                assert not columns[key][length:, b].any()
+            if block.traj.last_obs is not None:
+                assert block.traj.last_obs[b].tolist() == columns["next_obs"][length - 1, b].tolist()

@@ -1,0 +1,490 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from actor_envs import ACTION_NUM, expected_rows, length_of, reward_of
+from actor_fakes import ACTOR_CFG, FakePolicy, RowSink, make_actor, make_manager, seeds_of
+from easydict import EasyDict
+
+from nervex.data.replay import Replay
+from nervex.data.window import NStepWindow
+from nervex.envs.base_env import EnvElementInfo, spec_tree
+from nervex.rl_utils.adder import Adder
+from nervex.torch_utils import load_state, save_state
+from nervex.utils.errors import ConfigError, NumericalError, SpecError
+from nervex.worker.actor.env_manager.env_runner import episode_seed
+from nervex.worker.actor.serial_actor import BaseSerialActor, random_action
+
+INF = math.inf
+REPLAY_CFG = {
+    "meta_maxlen": 400, "max_reuse": INF, "min_sample_ratio": 1.0, "unroll_len": 1, "sampler": "uniform",
+    "alpha": 0.6, "beta": 0.4, "anneal_step": 100,
+}  # fmt: skip
+# env 0 is slow, so that lanes come back in changing company
+MANAGERS = {
+    "base": {"kind": "base"},
+    "sync_subprocess": {"kind": "sync_subprocess"},
+    "subprocess": {"kind": "subprocess", "wait_num": 1, "cfgs": [{"sleep_s": 0.002}, {}, {}]},
+}
+
+
+@pytest.fixture
+def managed():
+    """Builds actors and closes their envs."""
+    actors = []
+
+    def build(manager="base", policy=None, **cfg):
+        options = dict(MANAGERS[manager]) if isinstance(manager, str) else None
+        actor, policy = make_actor(make_manager(**options) if options else manager, policy, **cfg)
+        actors.append(actor)
+        return actor, policy
+
+    yield build
+    for actor in actors:
+        actor.close()
+
+
+def check_rows(sink, seeds, version=0):
+    """Every lane's rows are those of its env, consecutive and each once."""
+    for lane, rows in enumerate(sink.rows):
+        for got, expected in zip(rows, expected_rows(lane, seeds[lane]), strict=False):
+            assert got == {**expected, "policy_version": version}
+
+
+def valid_count(sink):
+    return sum(row["valid"] for rows in sink.rows for row in rows)
+
+
+# What is collected
+
+
+@pytest.mark.parametrize(
+    ("manager", "traj_len"),
+    [("base", 1), ("base", 3), ("base", 7), ("base", INF), ("sync_subprocess", 3), ("sync_subprocess", INF),
+     ("subprocess", 1), ("subprocess", 3), ("subprocess", INF)],
+)  # fmt: skip
+def test_every_row_of_every_lane_once(managed, manager, traj_len):
+    actor, _ = managed(manager, traj_len=traj_len)
+    sink = RowSink(3)
+    total_step = total_episode = 0
+    for n_sample in (1, 8, 40, 8):
+        before = valid_count(sink)
+        blocks, info = actor.generate_data(n_sample=n_sample, consume=sink)
+        assert blocks == []
+        assert info["total_sample"] == valid_count(sink) - before >= n_sample
+        total_step += info["total_step"]
+        total_episode += info["total_episode"]
+        assert info["total_collect_step"] == actor.env_step == total_step
+    check_rows(sink, seeds_of(3))
+    assert actor.sample_count == valid_count(sink) <= actor.env_step
+    assert actor.episode_count == total_episode
+    assert all(len(rows) > 9 for rows in sink.rows)
+    if traj_len != INF:
+        assert {row_num for row_num, _ in sink.shapes} == {traj_len}
+    if traj_len == 1:
+        assert actor.sample_count == actor.env_step
+    if (manager, traj_len) == ("base", 3):
+        assert set(sink.shapes) == {(3, 3)}
+    if (manager, traj_len) == ("subprocess", 1):
+        assert min(width for _, width in sink.shapes) < 3  # lanes were not in step
+
+
+def test_n_episode(managed):
+    actor, _ = managed(traj_len=INF, n_sample=None, n_episode=5)
+    sink = RowSink(3)
+    _, info = actor.generate_data(consume=sink)
+    assert 5 <= info["total_episode"] < 5 + 3
+    ends = [sum(row["terminated"] or row["truncated"] for row in rows) for rows in sink.rows]
+    assert sum(ends) == info["total_episode"] == actor.episode_count
+    check_rows(sink, seeds_of(3))
+
+
+def test_shown_returns_are_those_of_the_last_episodes(managed):
+    actor, _ = managed(make_manager(num=1), return_window=4)
+    assert actor.metrics() == {"episode_count": 0}
+    actor.generate_data(n_episode=6)
+    seeds = [episode_seed(seeds_of(1)[0], k) for k in range(2, 6)]
+    returns = [sum(reward_of(s, t) for t in range(length_of(s))) for s in seeds]
+    assert list(actor.recent_return) == returns
+    assert actor.metrics() == {"episode_count": 6, "episode_return": pytest.approx(np.mean(returns))}
+
+
+def test_rows_carry_the_version_of_the_policy_that_made_them(managed):
+    actor, _ = managed(traj_len=7)
+    sink = RowSink(3)
+    for version in range(4):
+        actor.policy_version = version
+        actor.generate_data(n_sample=1, consume=sink)
+    for row_num in range(28):  # one call steps each lane until its block of 7 is full
+        assert {rows[row_num]["policy_version"] for rows in sink.rows} == {row_num // 7}
+
+
+def test_the_policy_is_reset_where_episodes_begin(managed):
+    actor, policy = managed()
+    sink = RowSink(3)
+    actor.generate_data(n_sample=60, consume=sink)
+    # every lane starts in step, so that the dummy rows of step t are in row t of each lane
+    expected = [
+        [lane for lane in range(3) if not sink.rows[lane][t]["valid"]] for t in range(len(sink.rows[0]))
+    ]  # fmt: skip
+    assert policy.resets == [lanes for lanes in expected if lanes]
+    check_rows(sink, seeds_of(3))  # with ``since``, the policy's own count
+
+
+def test_done_of_a_sample_means_terminated(managed):
+    seen = []
+
+    def process(obs, output, timestep):
+        seen.append((timestep.done.clone(), timestep.info["truncated"].clone()))
+        return EasyDict(obs=obs, next_obs=timestep.obs, done=timestep.done, deep={"reward": timestep.reward})
+
+    actor, _ = managed(policy=FakePolicy(3, process_transition=process))
+    blocks, _ = actor.generate_data(n_sample=100)
+    done = torch.cat([b.traj["done"] for b in blocks])
+    assert torch.equal(done, torch.cat([b.traj["terminated"] for b in blocks]))
+    for at, (union, truncated) in enumerate(seen):  # in a timestep it is the union
+        assert torch.equal(union, done[at] | truncated)
+    assert any(truncated.any() for _, truncated in seen) and done.any()
+    assert blocks[0].traj["deep"]["reward"].shape == (1, 3)
+
+
+# Overlapping blocks
+
+
+@pytest.mark.parametrize(
+    ("manager", "traj_len", "nstep", "return_num"),
+    [("base", 1, 3, 2), ("base", 1, 3, 3), ("base", 3, 3, 2), ("base", 7, 3, 3), ("base", 2, 5, 4), ("base", INF, 3, 2),
+     ("subprocess", 1, 3, 2), ("subprocess", 3, 2, 1)],
+)  # fmt: skip
+def test_handed_back_rows_make_every_window_once(managed, manager, traj_len, nstep, return_num):
+    adder = Adder()
+
+    def windows(traj):
+        traj = adder.get_traj(traj, traj_len, return_num)
+        return adder.get_nstep_return_data(traj, nstep, traj_len, gamma=0.5)
+
+    actor, _ = managed(manager, FakePolicy(3, windows), traj_len=traj_len)
+    items = [[], [], []]
+
+    def take(block):
+        for lane, b in zip(block.lane_id.tolist(), range(block.traj.lane_num), strict=True):
+            columns = block.traj.columns
+            keys = ("obs", "next_obs", "reward", "done", "value_gamma", "terminated")
+            items[lane] += [
+                {k: columns[k][t, b].tolist() for k in keys} for t in range(len(block.traj)) if columns["valid"][t, b]
+            ]
+
+    for n_sample in (1, 5, 30, 30):
+        actor.generate_data(n_sample=n_sample, consume=take)
+    assert actor.dropped_window == 0
+    assert actor.sample_count == sum(map(len, items))
+    for lane in range(3):
+        assert len(items[lane]) > 5
+        rows = list(itertools.islice(expected_rows(lane, seeds_of(3)[lane]), 300))
+        starts = [i for i, row in enumerate(rows) if row["valid"]]
+        for start, item in zip(starts, items[lane], strict=False):
+            left = next(k for k in itertools.count() if rows[start + k]["terminated"] or rows[start + k]["truncated"]) + 1
+            k = min(nstep, left)
+            last = rows[start + k - 1]
+            assert item == {
+                "obs": rows[start]["obs"],
+                "next_obs": last["next_obs"],
+                "reward": [rows[start + i]["reward"] if i < k else 0.0 for i in range(nstep)],
+                "done": last["terminated"],
+                "terminated": last["terminated"],
+                "value_gamma": 0.5**k,
+            }
+
+
+def test_dropped_windows_are_counted(managed):
+    adder = Adder()
+    handed_on = []
+
+    def windows(traj):
+        handed_on.append(int(traj["valid"].sum()))
+        return adder.get_nstep_return_data(traj, 3)
+
+    actor, _ = managed(policy=FakePolicy(3, windows), traj_len=INF)
+    actor.generate_data(n_episode=20)
+    assert actor.dropped_window > 0
+    assert actor.metrics()["dropped_window"] == actor.dropped_window
+    assert actor.dropped_window + actor.sample_count == sum(handed_on)
+
+
+# Who consumes
+
+
+def test_blocks_without_a_consumer_are_copies(managed):
+    actor, _ = managed(traj_len=3)
+    blocks, _ = actor.generate_data(n_sample=8)
+    before = [{k: v.clone() for k, v in b.traj.columns.items()} for b in blocks]
+    last = [b.traj.last_obs.clone() for b in blocks]
+    actor.generate_data(n_sample=60)
+    for block, columns, obs in zip(blocks, before, last, strict=True):
+        assert all(torch.equal(block.traj[k], v) for k, v in columns.items())
+        assert torch.equal(block.traj.last_obs, obs)
+    sink = RowSink(3)
+    for block in blocks:
+        sink(block)
+    check_rows(sink, seeds_of(3))
+
+
+def test_on_policy_consumer_of_whole_episodes(managed):
+    """Several episodes that end together come as one padded block; sums over valid rows are the returns."""
+    actor, _ = managed(make_manager(num=8), traj_len=INF, n_sample=None, n_episode=20)
+    blocks, _ = actor.generate_data()
+    padded = [b for b in blocks if b.length is not None]
+    assert padded and all(not b.traj["valid"].all() for b in padded)
+    for block in blocks:
+        valid = block.traj["valid"]
+        assert valid.shape == block.traj["reward"].shape == block.traj["obs"].shape[:2]
+        for b, lane in enumerate(block.lane_id.tolist()):
+            steps = int(valid[:, b].sum())
+            episode = int(block.traj["episode_id"][valid[:, b], b].unique())
+            seed = episode_seed(seeds_of(8)[lane], episode)
+            assert steps == length_of(seed)
+            total = (block.traj["reward"][:, b] * valid[:, b]).sum()
+            assert total == sum(reward_of(seed, t) for t in range(steps))
+            assert block.traj["next_obs"][valid[:, b], b][-1].equal(block.traj.last_obs[b])
+    assert actor.episode_count == sum(len(b.lane_id) for b in blocks)
+
+
+def test_two_actors_fill_one_replay(managed):
+    replay = Replay(REPLAY_CFG, 6, NStepWindow(2, 0.9))
+    actors = [managed(make_manager(seed=seed), traj_len=traj_len)[0] for seed, traj_len in ((0, 1), (1, 7))]
+    sinks = [RowSink(3), RowSink(3)]
+    for _ in range(5):
+        for number, actor in enumerate(actors):
+
+            def push(block, number=number):
+                sinks[number](block)
+                replay.push_data(block.traj.columns, block.lane_id + 3 * number, block.length)
+
+            actor.generate_data(n_sample=9, consume=push)
+    expected = []
+    for sink in sinks:
+        for rows in sink.rows:
+            for i, row in enumerate(rows):
+                k = 1 if row["terminated"] or row["truncated"] else 2
+                if row["valid"] and i + k < len(rows):
+                    expected.append((tuple(row["obs"]), tuple(rows[i + k - 1]["next_obs"])))
+    plan = replay.window.plan(replay.storage, np.arange(replay.capacity))
+    batch = replay.window.gather(replay.storage, plan.take(np.flatnonzero(plan.ok)))
+    stored = list(zip(map(tuple, batch["obs"].tolist()), map(tuple, batch["next_obs"].tolist()), strict=True))
+    assert sorted(stored) == sorted(expected) and len(set(stored)) == len(stored) > 60
+    drawn = {tuple(obs) for _ in range(60) for obs in replay.sample(64)["obs"].tolist()}
+    assert drawn == {obs for obs, _ in expected}
+
+
+@pytest.mark.parametrize("form", [list, lambda traj: traj.to_rows(), lambda traj: [EasyDict(r) for r in traj.to_rows()]])
+def test_samples_may_be_lists(managed, form):
+    actor, _ = managed(policy=FakePolicy(3, form), traj_len=3)
+    replay = Replay(REPLAY_CFG, 3, None)
+    actor.generate_data(n_sample=40, consume=lambda block: replay.push_data(block.traj.columns))
+    assert replay.count == actor.sample_count >= 40
+    batch = replay.sample(300)
+    assert batch["valid"].all() and batch["done"].equal(batch["terminated"]) and batch["truncated"].any()
+    per_lane = [list(itertools.islice(expected_rows(i, s), 60)) for i, s in enumerate(seeds_of(3))]
+    known = {tuple(row["obs"]): row for rows in per_lane for row in rows if row["valid"]}
+    for i in range(300):
+        row = known[tuple(batch["obs"][i].tolist())]
+        assert batch["next_obs"][i].tolist() == row["next_obs"] and batch["reward"][i] == row["reward"]
+        assert bool(batch["done"][i]) == row["terminated"]
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_policy_may_keep_everything_back(managed, nothing):
+    actor, _ = managed(policy=FakePolicy(3, lambda traj: nothing))
+    blocks, info = actor.generate_data(n_episode=4)
+    assert blocks == [] and info["total_sample"] == 0 and info["total_step"] > 4
+
+
+# Random actions
+
+
+@pytest.mark.parametrize("manager", ["base", "subprocess"])
+def test_random_collection_and_then_the_policy(managed, manager):
+    def process(obs, output, timestep):
+        return {"obs": obs, "action": output["action"], "next_obs": timestep.obs, "reward": timestep.reward}
+
+    policy = FakePolicy(3, process_transition=process)
+    actor, _ = managed(manager, policy, traj_len=2)
+    sink = RowSink(3)
+    actor.generate_data(n_sample=30, consume=sink, random=True)
+    assert not policy.since.any()  # it was not asked
+    random_rows = [len(rows) for rows in sink.rows]
+    actor.generate_data(n_sample=40, consume=sink)
+    actions = [row["action"] for rows in sink.rows for row in rows]
+    assert len(set(actions)) > 0.7 * len(actions) and all(0 <= a < ACTION_NUM for a in actions)
+    for rows, count in zip(sink.rows, random_rows, strict=True):
+        for row, after in itertools.pairwise(rows):
+            assert row["next_obs"] == after["obs"]
+            if row["valid"]:
+                assert row["next_obs"][3] == row["action"]
+        by_policy = [r["action"] == int(np.dot(np.array(r["obs"]), [331, 7, 13, 17]) % ACTION_NUM) for r in rows]
+        assert sum(by_policy[:count]) < count / 2 and all(by_policy[count + 2 :])
+
+
+def element(shape, kind, dtype=np.float32, **bounds):
+    return EnvElementInfo(shape, {"dtype": dtype, "kind": kind, **bounds})
+
+
+@pytest.mark.filterwarnings("error")
+def test_random_actions_fill_their_space():
+    torch.manual_seed(0)
+    spec = spec_tree(
+        {
+            "a": element(5, "discrete", np.int64),
+            "b": element((2, 4), "multi_discrete", np.int64),
+            "c": element((3,), "multi_binary", np.int8),
+            "d": element((2,), "box", min=np.array([-2.0, 10.0]), max=np.array([2.0, 11.0])),
+            "e": {"deep": element((2, 3), "box")},
+        },
+        is_action=True,
+    )
+    action = random_action(spec, 400)
+    assert action["a"].dtype == torch.int64 and action["a"].shape == (400,)
+    assert set(action["a"].tolist()) == {0, 1, 2, 3, 4}
+    assert action["b"].shape == (400, 2)
+    assert set(action["b"][:, 0].tolist()) == {0, 1} and set(action["b"][:, 1].tolist()) == {0, 1, 2, 3}
+    assert action["c"].shape == (400, 3) and action["c"].dtype == torch.int8 and set(action["c"].unique().tolist()) == {0, 1}
+    box = action["d"]
+    assert box.dtype == torch.float32 and box.shape == (400, 2)
+    torch.testing.assert_close(box.mean(0), torch.tensor([0.0, 10.5]), atol=0.2, rtol=0)
+    assert (box[:, 0].abs() <= 2).all() and (box[:, 1] >= 10).all() and (box[:, 1] <= 11).all()
+    assert box[:, 0].std() > 1
+    free = action["e"]["deep"]
+    assert free.shape == (400, 2, 3) and free.std() == pytest.approx(1, abs=0.1)
+
+
+# State
+
+
+def restored(state, tmp_path, managed, policy, manager, **cfg):
+    """A new actor with the state, which went through a file; whether its envs go on."""
+    save_state(tmp_path / "state", state)
+    actor = BaseSerialActor({**ACTOR_CFG, **cfg})
+    other = FakePolicy(3)
+    other.since[:] = policy.since  # the policy's own state is none of the actor's business
+    actor.policy = other.mode
+    actor.attach(make_manager(**{**MANAGERS[manager], "seed": 99}), launch=False)
+    return actor, other, actor.load_state_dict(load_state(tmp_path / "state")[0])
+
+
+@pytest.mark.parametrize("traj_len", [1, 7, INF])
+@pytest.mark.parametrize("done_before", [0, 5, 40])
+def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_before):
+    actor, policy = managed(traj_len=traj_len)
+    sink = RowSink(3)
+    actor.generate_data(n_sample=done_before, consume=sink)
+    for _ in range(2 if done_before else 0):
+        actor._step(sink, False)  # into the middle of blocks
+    actor.policy_version = 3
+    other, _, goes_on = restored(actor.state_dict(), tmp_path, managed, policy, "base", traj_len=traj_len)
+    assert goes_on
+    for _ in range(3):
+        (mine, my_info), (theirs, their_info) = actor.generate_data(n_sample=20), other.generate_data(n_sample=20)
+        assert {**my_info, "total_duration": 0} == {**their_info, "total_duration": 0}
+        assert len(mine) == len(theirs)
+        for one, two in zip(mine, theirs, strict=True):
+            assert one.lane_id.tolist() == two.lane_id.tolist()
+            assert one.traj.columns.keys() == two.traj.columns.keys()
+            valid = one.traj["valid"]
+            assert valid.equal(two.traj["valid"])
+            assert all(v[valid].equal(two.traj[k][valid]) for k, v in one.traj.columns.items())
+            assert one.traj.last_obs.equal(two.traj.last_obs)
+    assert actor.metrics() == other.metrics()
+    other.close()
+
+
+def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path):
+    actor, policy = managed("subprocess", traj_len=2)
+    sink = RowSink(3)
+    actor.generate_data(n_sample=30, consume=sink)
+    state = actor.state_dict()
+    assert state["pending"]  # lanes were under way
+    other, _, goes_on = restored(state, tmp_path, managed, policy, "subprocess", traj_len=2)
+    assert goes_on
+    other.generate_data(n_sample=30, consume=sink)
+    check_rows(sink, seeds_of(3))
+    assert other.sample_count == valid_count(sink) >= 60
+    other.close()
+
+
+def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path):
+    actor, policy = managed(traj_len=3)
+    replay = Replay(REPLAY_CFG, 3, NStepWindow(2, 0.9))
+    sink = RowSink(3)
+
+    def push(block):
+        sink(block)
+        replay.push_data(block.traj.columns, block.lane_id, block.length)
+
+    actor.generate_data(n_sample=40, consume=push)
+    actor._step(push, False)
+    state = actor.state_dict(envs=False)
+    before = [len(rows) for rows in sink.rows]
+    other, other_policy, goes_on = restored(state, tmp_path, managed, policy, "base", traj_len=3)
+    assert not goes_on
+    assert other_policy.resets == [None] and not other_policy.since.any()
+    assert (other.env_step, other.sample_count) == (actor.env_step, actor.sample_count)
+    replay.mark_gap(range(3))
+    other.generate_data(n_sample=40, consume=push)
+    for lane, rows in enumerate(sink.rows):
+        new = rows[before[lane] :]
+        fresh = expected_rows(lane, seeds_of(3, 99)[lane])
+        first_id = int(state["episode_id"][lane]) + 1
+        for got, want in zip(new, fresh, strict=False):
+            assert got == {**want, "policy_version": 0, "episode_id": want["episode_id"] + first_id}
+    plan = replay.window.plan(replay.storage, np.arange(replay.capacity))
+    batch = replay.window.gather(replay.storage, plan.take(np.flatnonzero(plan.ok)))
+    assert (batch["obs"][:, :2] == batch["next_obs"][:, :2]).all()  # one env and one episode
+    assert len(batch["obs"]) > 60
+    other.close()
+
+
+def test_loading_replaces_the_shown_returns(managed):
+    actor, _ = managed(make_manager(num=1))
+    actor.generate_data(n_episode=2)
+    other = BaseSerialActor(ACTOR_CFG, policy=FakePolicy(1).mode)
+    other.attach(make_manager(num=1), launch=False)
+    other.recent_return.extend([1e6] * 5)
+    other.load_state_dict(actor.state_dict())
+    assert list(other.recent_return) == list(actor.recent_return)
+    other.close()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize("both", [{"n_sample": None, "n_episode": None}, {"n_sample": 1, "n_episode": 1}])
+def test_exactly_one_amount(both):
+    with pytest.raises(ConfigError, match=r"actor: give exactly one of n_sample and n_episode"):
+        BaseSerialActor({**ACTOR_CFG, **both})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_action_that_is_not_finite(managed, bad):
+    actor, policy = managed()
+    actor.policy.forward = lambda lane_id, data: {"action": torch.full((3,), bad)}
+    with pytest.raises(NumericalError, match="the policy's action is not finite; its network returned NaN or infinity"):
+        actor.generate_data()
+
+
+def test_transitions_must_be_columns(managed):
+    actor, _ = managed(policy=FakePolicy(3, process_transition=lambda obs, output, step: {"x": torch.zeros(4)}))
+    with pytest.raises(SpecError, match=r"_process_transition returned 'x' of shape \[4\] for 3 lanes; .* one row per"):
+        actor.generate_data()
+
+
+def test_transitions_must_keep_their_keys(managed):
+    names = iter("aab")
+
+    def process(obs, output, step):
+        return {next(names): step.reward}
+
+    actor, _ = managed(policy=FakePolicy(3, process_transition=process))
+    with pytest.raises(SpecError, match=r"returned the columns \['b'\] after \['a'\]; .* the same keys every time"):
+        actor.generate_data(n_sample=50)
