@@ -80,7 +80,9 @@ class TestDueling:
     def test_the_mean_advantage_is_removed(self):
         head, x = DuelingHead(6, 4), torch.randn(7, 6)
         q, value, advantage = head(x), head.value(x), head.advantage(x)
-        assert torch.allclose(q - q.mean(dim=1, keepdim=True), advantage - advantage.mean(dim=1, keepdim=True), atol=1e-6)
+        assert torch.allclose(
+            q - q.mean(dim=1, keepdim=True), advantage - advantage.mean(dim=1, keepdim=True), atol=1e-6
+        )
         assert torch.allclose(q.mean(dim=1, keepdim=True), value, atol=1e-6)
         assert torch.equal(q.argmax(dim=1), advantage.argmax(dim=1))
 

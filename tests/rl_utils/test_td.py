@@ -202,7 +202,9 @@ def test_against_the_oracle(problem):
     loss, error = q_nstep_td_error_per_sample(data, gamma, nstep, value_gamma=value_gamma)
     assert loss.dtype == error.dtype == torch.float64
     assert error.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    assert loss.item() == pytest.approx(returns.weighted_mean_square(expected, plain(data.weight)), rel=1e-12, abs=1e-12)
+    assert loss.item() == pytest.approx(
+        returns.weighted_mean_square(expected, plain(data.weight)), rel=1e-12, abs=1e-12
+    )
     assert q_nstep_td_error(data, gamma, nstep, value_gamma=value_gamma).item() == loss.item()
     if nstep == 1 and value_gamma is None:
         one = q_1step_td_data(
@@ -215,9 +217,7 @@ def test_against_the_oracle(problem):
 def test_gradient_reaches_only_the_chosen_action_values(nstep):
     q, next_q = Q.clone().requires_grad_(), NEXT_Q.clone().requires_grad_()
     weight, reward = WEIGHT.clone().requires_grad_(), REWARD_2[:nstep].clone().requires_grad_()
-    loss, error = q_nstep_td_error_per_sample(
-        two_step(q=q, next_n_q=next_q, weight=weight, reward=reward), 0.5, nstep
-    )
+    loss, error = q_nstep_td_error_per_sample(two_step(q=q, next_n_q=next_q, weight=weight, reward=reward), 0.5, nstep)
     loss.backward()
     assert next_q.grad is None and weight.grad is None and reward.grad is None
     expected = torch.zeros(3, 2)

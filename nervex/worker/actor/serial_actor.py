@@ -151,7 +151,9 @@ class BaseSerialActor:
             Whether the envs go on where they were; if not, new episodes begin, and the next rows do not follow those
             that were handed on before.
         """
-        self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window = state["counter"]
+        self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window = state[
+            "counter"
+        ]
         self.recent_return.clear()
         self.recent_return.extend(state["recent_return"])
         self._episode_id[:] = state["episode_id"]

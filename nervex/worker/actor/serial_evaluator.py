@@ -102,7 +102,9 @@ class BaseSerialEvaluator:
                 lengths[lane].append(int(length[lane]))
                 length[lane] = 0
                 left[lane] -= 1
-        return EvalResult(np.array([r for lane in returns for r in lane]), np.array([n for lane in lengths for n in lane]))
+        return EvalResult(
+            np.array([r for lane in returns for r in lane]), np.array([n for lane in lengths for n in lane])
+        )
 
     def close(self) -> None:
         """Closes the envs."""

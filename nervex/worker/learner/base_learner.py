@@ -20,7 +20,9 @@ class LearnerConfig:
     log_freq: int = option(500, ge=1, unit="learner iterations", doc="between rows of metrics.jsonl")
     save_freq: int = option(10_000, ge=1, unit="learner iterations", doc="between checkpoints")
     check_finite_freq: int = option(1, ge=1, unit="learner iterations", doc="between looks at the loss for NaN")
-    hook: dict[str, Any] = option(default_factory=dict, doc="further hooks: {key: {type, position, priority, ext_args}}")
+    hook: dict[str, Any] = option(
+        default_factory=dict, doc="further hooks: {key: {type, position, priority, ext_args}}"
+    )
 
 
 class BaseLearner:
@@ -155,8 +157,9 @@ class BaseLearner:
 
     def _check_finite(self, output: dict[str, Any]) -> None:
         loss = output.get("total_loss")
-        if loss is not None and not math.isfinite(float(loss)):
+        loss = loss.item() if isinstance(loss, torch.Tensor) else loss
+        if loss is not None and not math.isfinite(loss):
             raise NumericalError(
-                f"total_loss is {float(loss)} at learner iteration {self.last_iter.val}; lower "
+                f"total_loss is {loss} at learner iteration {self.last_iter.val}; lower "
                 "policy.learn.learning_rate, clip gradients, or check rewards and the model for NaN"
             )

@@ -49,7 +49,7 @@ class LearnerHook(ABC):
         """Returns the hook's own state."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (most hooks have no state)
         """Restores what :meth:`state_dict` gave."""
 
 
@@ -96,7 +96,8 @@ def register_learner_hook(name: str, hook_class: type[LearnerHook]) -> None:
 
 
 def build_learner_hook_by_cfg(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str, list[LearnerHook]]:
-    """Returns hooks by position for a section ``learner.hook``: ``{key: {name, type, priority, position, ext_args}}``."""
+    """Returns hooks by position for a section ``learner.hook``, whose values are ``{name, type, priority, position,
+    ext_args}``; name and type are the key unless given."""
     hooks: dict[str, list[LearnerHook]] = {position: [] for position in POSITIONS}
     for key, item in cfg.items():
         hook_class = HOOK_REGISTRY.get(item.get("type", key))

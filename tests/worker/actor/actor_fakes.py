@@ -4,12 +4,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from actor_envs import SeededEnv, action_of
+from actor_envs import SeededEnv, action_of, expected_rows
 
+from nervex.data.replay import Replay
 from nervex.worker.actor.env_manager.registry import create_env_manager
 from nervex.worker.actor.serial_actor import BaseSerialActor
 
 ACTOR_CFG = {"n_sample": 8, "n_episode": None, "traj_len": 1, "return_window": 20}
+# env 0 of the asynchronous one is slow, so that lanes come back in changing company
+MANAGERS = {
+    "base": {"kind": "base"},
+    "sync_subprocess": {"kind": "sync_subprocess"},
+    "subprocess": {"kind": "subprocess", "wait_num": 1, "cfgs": [{"sleep_s": 0.002}, {}, {}]},
+}
 
 
 class FakePolicy:
@@ -62,6 +69,12 @@ def make_actor(manager=None, policy=None, **cfg):
     return BaseSerialActor({**ACTOR_CFG, **cfg}, manager, policy.mode), policy
 
 
+def make_replay(lane_num, window):
+    cfg = {"meta_maxlen": 400, "max_reuse": float("inf"), "min_sample_ratio": 1.0, "unroll_len": 1}
+    cfg |= {"sampler": "uniform", "alpha": 0.6, "beta": 0.4, "anneal_step": 100}
+    return Replay(cfg, lane_num, window)
+
+
 class RowSink:
     """Takes blocks apart into the rows of each lane."""
 
@@ -82,3 +95,14 @@ class RowSink:
                 assert not columns[key][length:, b].any()
             if block.traj.last_obs is not None:
                 assert block.traj.last_obs[b].tolist() == columns["next_obs"][length - 1, b].tolist()
+
+
+def check_rows(sink, seeds, version=0):
+    """Every lane's rows are those of its env, consecutive and each once."""
+    for lane, rows in enumerate(sink.rows):
+        for got, expected in zip(rows, expected_rows(lane, seeds[lane]), strict=False):
+            assert got == {**expected, "policy_version": version}
+
+
+def valid_count(sink):
+    return sum(row["valid"] for rows in sink.rows for row in rows)

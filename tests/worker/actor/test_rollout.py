@@ -136,7 +136,9 @@ def test_rows_must_keep_their_columns():
     rollout = Rollout(LANES, 5)
     write(rollout, [0, 1, 2], [0, 1, 2])
     lanes = np.arange(3)
-    with pytest.raises(SpecError, match=r"returned the columns \['y'\] after \['obs/id', 'x'\]; it must return the same"):
+    with pytest.raises(
+        SpecError, match=r"returned the columns \['y'\] after \['obs/id', 'x'\]; it must return the same"
+    ):
         rollout.write({"y": lanes}, reserved(lanes, 0), lanes)
 
 

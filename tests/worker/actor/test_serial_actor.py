@@ -5,56 +5,17 @@ import numpy as np
 import pytest
 import torch
 from actor_envs import ACTION_NUM, expected_rows, length_of, reward_of
-from actor_fakes import ACTOR_CFG, FakePolicy, RowSink, make_actor, make_manager, seeds_of
+from actor_fakes import ACTOR_CFG, FakePolicy, RowSink, check_rows, make_manager, make_replay, seeds_of, valid_count
 from easydict import EasyDict
 
-from nervex.data.replay import Replay
 from nervex.data.window import NStepWindow
 from nervex.envs.base_env import EnvElementInfo, spec_tree
 from nervex.rl_utils.adder import Adder
-from nervex.torch_utils import load_state, save_state
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
 from nervex.worker.actor.env_manager.env_runner import episode_seed
 from nervex.worker.actor.serial_actor import BaseSerialActor, random_action
 
 INF = math.inf
-REPLAY_CFG = {
-    "meta_maxlen": 400, "max_reuse": INF, "min_sample_ratio": 1.0, "unroll_len": 1, "sampler": "uniform",
-    "alpha": 0.6, "beta": 0.4, "anneal_step": 100,
-}  # fmt: skip
-# env 0 is slow, so that lanes come back in changing company
-MANAGERS = {
-    "base": {"kind": "base"},
-    "sync_subprocess": {"kind": "sync_subprocess"},
-    "subprocess": {"kind": "subprocess", "wait_num": 1, "cfgs": [{"sleep_s": 0.002}, {}, {}]},
-}
-
-
-@pytest.fixture
-def managed():
-    """Builds actors and closes their envs."""
-    actors = []
-
-    def build(manager="base", policy=None, **cfg):
-        options = dict(MANAGERS[manager]) if isinstance(manager, str) else None
-        actor, policy = make_actor(make_manager(**options) if options else manager, policy, **cfg)
-        actors.append(actor)
-        return actor, policy
-
-    yield build
-    for actor in actors:
-        actor.close()
-
-
-def check_rows(sink, seeds, version=0):
-    """Every lane's rows are those of its env, consecutive and each once."""
-    for lane, rows in enumerate(sink.rows):
-        for got, expected in zip(rows, expected_rows(lane, seeds[lane]), strict=False):
-            assert got == {**expected, "policy_version": version}
-
-
-def valid_count(sink):
-    return sum(row["valid"] for rows in sink.rows for row in rows)
 
 
 # What is collected
@@ -185,7 +146,9 @@ def test_handed_back_rows_make_every_window_once(managed, manager, traj_len, nst
         rows = list(itertools.islice(expected_rows(lane, seeds_of(3)[lane]), 300))
         starts = [i for i, row in enumerate(rows) if row["valid"]]
         for start, item in zip(starts, items[lane], strict=False):
-            left = next(k for k in itertools.count() if rows[start + k]["terminated"] or rows[start + k]["truncated"]) + 1
+            left = (
+                next(k for k in itertools.count() if rows[start + k]["terminated"] or rows[start + k]["truncated"]) + 1
+            )
             k = min(nstep, left)
             last = rows[start + k - 1]
             assert item == {
@@ -252,7 +215,7 @@ def test_on_policy_consumer_of_whole_episodes(managed):
 
 
 def test_two_actors_fill_one_replay(managed):
-    replay = Replay(REPLAY_CFG, 6, NStepWindow(2, 0.9))
+    replay = make_replay(6, NStepWindow(2, 0.9))
     actors = [managed(make_manager(seed=seed), traj_len=traj_len)[0] for seed, traj_len in ((0, 1), (1, 7))]
     sinks = [RowSink(3), RowSink(3)]
     for _ in range(5):
@@ -278,10 +241,12 @@ def test_two_actors_fill_one_replay(managed):
     assert drawn == {obs for obs, _ in expected}
 
 
-@pytest.mark.parametrize("form", [list, lambda traj: traj.to_rows(), lambda traj: [EasyDict(r) for r in traj.to_rows()]])
+@pytest.mark.parametrize(
+    "form", [list, lambda traj: traj.to_rows(), lambda traj: [EasyDict(r) for r in traj.to_rows()]]
+)
 def test_samples_may_be_lists(managed, form):
     actor, _ = managed(policy=FakePolicy(3, form), traj_len=3)
-    replay = Replay(REPLAY_CFG, 3, None)
+    replay = make_replay(3, None)
     actor.generate_data(n_sample=40, consume=lambda block: replay.push_data(block.traj.columns))
     assert replay.count == actor.sample_count >= 40
     batch = replay.sample(300)
@@ -349,7 +314,11 @@ def test_random_actions_fill_their_space():
     assert set(action["a"].tolist()) == {0, 1, 2, 3, 4}
     assert action["b"].shape == (400, 2)
     assert set(action["b"][:, 0].tolist()) == {0, 1} and set(action["b"][:, 1].tolist()) == {0, 1, 2, 3}
-    assert action["c"].shape == (400, 3) and action["c"].dtype == torch.int8 and set(action["c"].unique().tolist()) == {0, 1}
+    assert (
+        action["c"].shape == (400, 3)
+        and action["c"].dtype == torch.int8
+        and set(action["c"].unique().tolist()) == {0, 1}
+    )
     box = action["d"]
     assert box.dtype == torch.float32 and box.shape == (400, 2)
     torch.testing.assert_close(box.mean(0), torch.tensor([0.0, 10.5]), atol=0.2, rtol=0)
@@ -357,103 +326,6 @@ def test_random_actions_fill_their_space():
     assert box[:, 0].std() > 1
     free = action["e"]["deep"]
     assert free.shape == (400, 2, 3) and free.std() == pytest.approx(1, abs=0.1)
-
-
-# State
-
-
-def restored(state, tmp_path, managed, policy, manager, **cfg):
-    """A new actor with the state, which went through a file; whether its envs go on."""
-    save_state(tmp_path / "state", state)
-    actor = BaseSerialActor({**ACTOR_CFG, **cfg})
-    other = FakePolicy(3)
-    other.since[:] = policy.since  # the policy's own state is none of the actor's business
-    actor.policy = other.mode
-    actor.attach(make_manager(**{**MANAGERS[manager], "seed": 99}), launch=False)
-    return actor, other, actor.load_state_dict(load_state(tmp_path / "state")[0])
-
-
-@pytest.mark.parametrize("traj_len", [1, 7, INF])
-@pytest.mark.parametrize("done_before", [0, 5, 40])
-def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_before):
-    actor, policy = managed(traj_len=traj_len)
-    sink = RowSink(3)
-    actor.generate_data(n_sample=done_before, consume=sink)
-    for _ in range(2 if done_before else 0):
-        actor._step(sink, False)  # into the middle of blocks
-    actor.policy_version = 3
-    other, _, goes_on = restored(actor.state_dict(), tmp_path, managed, policy, "base", traj_len=traj_len)
-    assert goes_on
-    for _ in range(3):
-        (mine, my_info), (theirs, their_info) = actor.generate_data(n_sample=20), other.generate_data(n_sample=20)
-        assert {**my_info, "total_duration": 0} == {**their_info, "total_duration": 0}
-        assert len(mine) == len(theirs)
-        for one, two in zip(mine, theirs, strict=True):
-            assert one.lane_id.tolist() == two.lane_id.tolist()
-            assert one.traj.columns.keys() == two.traj.columns.keys()
-            valid = one.traj["valid"]
-            assert valid.equal(two.traj["valid"])
-            assert all(v[valid].equal(two.traj[k][valid]) for k, v in one.traj.columns.items())
-            assert one.traj.last_obs.equal(two.traj.last_obs)
-    assert actor.metrics() == other.metrics()
-    other.close()
-
-
-def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path):
-    actor, policy = managed("subprocess", traj_len=2)
-    sink = RowSink(3)
-    actor.generate_data(n_sample=30, consume=sink)
-    state = actor.state_dict()
-    assert state["pending"]  # lanes were under way
-    other, _, goes_on = restored(state, tmp_path, managed, policy, "subprocess", traj_len=2)
-    assert goes_on
-    other.generate_data(n_sample=30, consume=sink)
-    check_rows(sink, seeds_of(3))
-    assert other.sample_count == valid_count(sink) >= 60
-    other.close()
-
-
-def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path):
-    actor, policy = managed(traj_len=3)
-    replay = Replay(REPLAY_CFG, 3, NStepWindow(2, 0.9))
-    sink = RowSink(3)
-
-    def push(block):
-        sink(block)
-        replay.push_data(block.traj.columns, block.lane_id, block.length)
-
-    actor.generate_data(n_sample=40, consume=push)
-    actor._step(push, False)
-    state = actor.state_dict(envs=False)
-    before = [len(rows) for rows in sink.rows]
-    other, other_policy, goes_on = restored(state, tmp_path, managed, policy, "base", traj_len=3)
-    assert not goes_on
-    assert other_policy.resets == [None] and not other_policy.since.any()
-    assert (other.env_step, other.sample_count) == (actor.env_step, actor.sample_count)
-    replay.mark_gap(range(3))
-    other.generate_data(n_sample=40, consume=push)
-    for lane, rows in enumerate(sink.rows):
-        new = rows[before[lane] :]
-        fresh = expected_rows(lane, seeds_of(3, 99)[lane])
-        first_id = int(state["episode_id"][lane]) + 1
-        for got, want in zip(new, fresh, strict=False):
-            assert got == {**want, "policy_version": 0, "episode_id": want["episode_id"] + first_id}
-    plan = replay.window.plan(replay.storage, np.arange(replay.capacity))
-    batch = replay.window.gather(replay.storage, plan.take(np.flatnonzero(plan.ok)))
-    assert (batch["obs"][:, :2] == batch["next_obs"][:, :2]).all()  # one env and one episode
-    assert len(batch["obs"]) > 60
-    other.close()
-
-
-def test_loading_replaces_the_shown_returns(managed):
-    actor, _ = managed(make_manager(num=1))
-    actor.generate_data(n_episode=2)
-    other = BaseSerialActor(ACTOR_CFG, policy=FakePolicy(1).mode)
-    other.attach(make_manager(num=1), launch=False)
-    other.recent_return.extend([1e6] * 5)
-    other.load_state_dict(actor.state_dict())
-    assert list(other.recent_return) == list(actor.recent_return)
-    other.close()
 
 
 # Mistakes
@@ -467,7 +339,7 @@ def test_exactly_one_amount(both):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_action_that_is_not_finite(managed, bad):
-    actor, policy = managed()
+    actor, _ = managed()
     actor.policy.forward = lambda lane_id, data: {"action": torch.full((3,), bad)}
     with pytest.raises(NumericalError, match="the policy's action is not finite; its network returned NaN or infinity"):
         actor.generate_data()

@@ -104,6 +104,7 @@ def test_an_average_is_over_the_iterations_that_gave_the_number():
     assert learner.take_averages() == {"total_loss": 2.5, "actor_loss": 2.0}
 
 
+@pytest.mark.filterwarnings("error")
 def test_sums_hold_no_graph_and_no_tensor_of_the_policy():
     buffer = torch.zeros(())
 
@@ -137,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_iteration_and_batch(bad):
     batch = {"x": bad}
     with pytest.raises(
         NumericalError,
-        match=rf"total_loss is {bad} at learner iteration 2; lower policy.learn.learning_rate, clip gradients, or check",
+        match=rf"total_loss is {bad} at learner iteration 2; lower policy.learn.learning_rate, clip gradients, or",
     ):
         learner.train(batch)
     assert learner.last_batch is batch

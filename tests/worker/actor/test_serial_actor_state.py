@@ -1,0 +1,118 @@
+"""State of the serial actor: to go on in the middle of blocks, and what happens when the envs cannot."""
+
+import math
+
+import numpy as np
+import pytest
+from actor_envs import expected_rows
+from actor_fakes import (
+    ACTOR_CFG,
+    MANAGERS,
+    FakePolicy,
+    RowSink,
+    check_rows,
+    make_manager,
+    make_replay,
+    seeds_of,
+    valid_count,
+)
+
+from nervex.data.window import NStepWindow
+from nervex.torch_utils import load_state, save_state
+from nervex.worker.actor.serial_actor import BaseSerialActor
+
+INF = math.inf
+
+
+def restored(state, tmp_path, managed, policy, manager, **cfg):
+    """A new actor with the state, which went through a file; whether its envs go on."""
+    save_state(tmp_path / "state", state)
+    actor = BaseSerialActor({**ACTOR_CFG, **cfg})
+    other = FakePolicy(3)
+    other.since[:] = policy.since  # the policy's own state is none of the actor's business
+    actor.policy = other.mode
+    actor.attach(make_manager(**{**MANAGERS[manager], "seed": 99}), launch=False)
+    return actor, other, actor.load_state_dict(load_state(tmp_path / "state")[0])
+
+
+@pytest.mark.parametrize("traj_len", [1, 7, INF])
+@pytest.mark.parametrize("done_before", [0, 5, 40])
+def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_before):
+    actor, policy = managed(traj_len=traj_len)
+    sink = RowSink(3)
+    actor.generate_data(n_sample=done_before, consume=sink)
+    for _ in range(2 if done_before else 0):
+        actor._step(sink, False)  # into the middle of blocks
+    actor.policy_version = 3
+    other, _, goes_on = restored(actor.state_dict(), tmp_path, managed, policy, "base", traj_len=traj_len)
+    assert goes_on
+    for _ in range(3):
+        (mine, my_info), (theirs, their_info) = actor.generate_data(n_sample=20), other.generate_data(n_sample=20)
+        assert {**my_info, "total_duration": 0} == {**their_info, "total_duration": 0}
+        assert len(mine) == len(theirs)
+        for one, two in zip(mine, theirs, strict=True):
+            assert one.lane_id.tolist() == two.lane_id.tolist()
+            assert one.traj.columns.keys() == two.traj.columns.keys()
+            valid = one.traj["valid"]
+            assert valid.equal(two.traj["valid"])
+            assert all(v[valid].equal(two.traj[k][valid]) for k, v in one.traj.columns.items())
+            assert one.traj.last_obs.equal(two.traj.last_obs)
+    assert actor.metrics() == other.metrics()
+    other.close()
+
+
+def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path):
+    actor, policy = managed("subprocess", traj_len=2)
+    sink = RowSink(3)
+    actor.generate_data(n_sample=30, consume=sink)
+    state = actor.state_dict()
+    assert state["pending"]  # lanes were under way
+    other, _, goes_on = restored(state, tmp_path, managed, policy, "subprocess", traj_len=2)
+    assert goes_on
+    other.generate_data(n_sample=30, consume=sink)
+    check_rows(sink, seeds_of(3))
+    assert other.sample_count == valid_count(sink) >= 60
+    other.close()
+
+
+def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path):
+    actor, policy = managed(traj_len=3)
+    replay = make_replay(3, NStepWindow(2, 0.9))
+    sink = RowSink(3)
+
+    def push(block):
+        sink(block)
+        replay.push_data(block.traj.columns, block.lane_id, block.length)
+
+    actor.generate_data(n_sample=40, consume=push)
+    actor._step(push, False)
+    state = actor.state_dict(envs=False)
+    before = [len(rows) for rows in sink.rows]
+    other, other_policy, goes_on = restored(state, tmp_path, managed, policy, "base", traj_len=3)
+    assert not goes_on
+    assert other_policy.resets == [None] and not other_policy.since.any()
+    assert (other.env_step, other.sample_count) == (actor.env_step, actor.sample_count)
+    replay.mark_gap(range(3))
+    other.generate_data(n_sample=40, consume=push)
+    for lane, rows in enumerate(sink.rows):
+        new = rows[before[lane] :]
+        fresh = expected_rows(lane, seeds_of(3, 99)[lane])
+        first_id = int(state["episode_id"][lane]) + 1
+        for got, want in zip(new, fresh, strict=False):
+            assert got == {**want, "policy_version": 0, "episode_id": want["episode_id"] + first_id}
+    plan = replay.window.plan(replay.storage, np.arange(replay.capacity))
+    batch = replay.window.gather(replay.storage, plan.take(np.flatnonzero(plan.ok)))
+    assert (batch["obs"][:, :2] == batch["next_obs"][:, :2]).all()  # one env and one episode
+    assert len(batch["obs"]) > 60
+    other.close()
+
+
+def test_loading_replaces_the_shown_returns(managed):
+    actor, _ = managed(make_manager(num=1))
+    actor.generate_data(n_episode=2)
+    other = BaseSerialActor(ACTOR_CFG, policy=FakePolicy(1).mode)
+    other.attach(make_manager(num=1), launch=False)
+    other.recent_return.extend([1e6] * 5)
+    other.load_state_dict(actor.state_dict())
+    assert list(other.recent_return) == list(actor.recent_return)
+    other.close()
