@@ -8,9 +8,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from nervex import __version__
-from nervex.utils.errors import ConfigError, NerveXError
+from nervex.utils.errors import ConfigError, NerveXError, RunFolderError
 
 BAD_INPUT = 2  # exit code of a wrong configuration or command line
 FAILED = 1  # exit code of a run that failed
@@ -19,7 +20,14 @@ INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        print(
+            f"error: nervex {args.command} has no option '{unknown[0]}'; settings are given as key=value, such as "
+            f"policy.learn.batch_size=32 (options: nervex {args.command} --help)",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     logging.basicConfig(level=logging.INFO, format="nervex: %(message)s", stream=sys.stderr)
     try:
         code: int = args.run(args)
@@ -28,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"error: {e}", file=sys.stderr)
-        return BAD_INPUT if isinstance(e, ConfigError) or args.command != "train" else FAILED
+        bad_input = isinstance(e, ConfigError | RunFolderError) or args.command != "train"
+        return BAD_INPUT if bad_input else FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -37,11 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong option in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nervex", description="Deep reinforcement learning from a YAML file.")
+    parser = _Parser(prog="nervex", description="Deep reinforcement learning from a YAML file.")
     parser.add_argument("--version", action="version", version=f"nervex {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     train = commands.add_parser("train", parents=[common], help="train a policy", description="Trains a policy.")

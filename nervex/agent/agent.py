@@ -138,6 +138,10 @@ class Agent:
         if name in PLUGIN_REGISTRY:
             self._agents[name].add_plugin(name, **kwargs)
 
+    def has_model(self, name: str) -> bool:
+        """Whether the sub-agent ``name`` was added."""
+        return name in self._agents
+
     def remove_model(self, name: str) -> None:
         """Removes the sub-agent ``name``."""
         self._known(name)

@@ -226,7 +226,8 @@ class Checker:
 
     def _bounded(self, annotation: Any, value: Any, path: KeyPath, rule: Rule) -> Any:
         if isinstance(value, float) and math.isnan(value):
-            self.wrong(path, value, expected_text(annotation, rule), kind=False)
+            expected = "a number" if annotation is Any else expected_text(annotation, rule)
+            self.wrong(path, value, expected, kind=False)
         elif value is not None and not rule.admits(value):
             expected = expected_text(annotation, rule)
             near = did_you_mean(value, rule.choices) if rule.choices and isinstance(value, str) else ""

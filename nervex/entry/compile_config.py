@@ -3,13 +3,16 @@
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nervex.config.frozen import FrozenConfig
-from nervex.config.schema import build, check_signature, fail, key_paths
+from nervex.config.schema import build, check_signature, fail, key_paths, where
 from nervex.config.source import ConfigSource
 from nervex.entry.sections import EnvConfig, MainConfig
 from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
@@ -89,6 +92,8 @@ def compile_config(
     places = key_paths(policy_class.config_class, ("policy",))
     main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
     main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source)
+    if main["policy"]["use_cuda"] and not torch.cuda.is_available():
+        fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
     info = _env_info(env_fn, actor_cfg[0], source)
     _check_action(policy_class, info, main, source)
@@ -103,6 +108,10 @@ def _default_name(source: ConfigSource) -> str:
     return stem or "run"
 
 
+def _place(source: ConfigSource, *path: str) -> str:
+    return f"'{'.'.join(path)}' {where(source, path)}"
+
+
 def _absolute(names: list[str], source: ConfigSource) -> list[str]:
     base = source.directory or Path.cwd()
     return [str((base / n).resolve()) if n.endswith(".py") else n for n in names]
@@ -113,7 +122,7 @@ def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy
     names = policy.get("import_names") or []
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         fail(source, ("policy", "import_names"), f"is {names!r}; expected a list of module names or .py files")
-    import_names(_absolute(names, source), "policy.import_names", package="nervex.policy")
+    import_names(_absolute(names, source), _place(source, "policy", "import_names"), package="nervex.policy")
     if given is not None:
         return given
     name = policy.get("policy_type")
@@ -132,7 +141,7 @@ def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy
 def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSource) -> EnvSetting:
     general = build(EnvConfig, data["env"], source, ("env",))
     general["import_names"] = _absolute(general["import_names"], source)
-    import_names(general["import_names"], "env.import_names")
+    import_names(general["import_names"], _place(source, "env", "import_names"))
     name = general["env_type"]
     if name not in ENV_REGISTRY:
         known = ENV_REGISTRY.names()
@@ -163,7 +172,8 @@ def _env_info(env_fn: Callable[[Any], Any], cfg: dict[str, Any], source: ConfigS
         info = env.info()
         env.close()
     except NerveXError as e:
-        raise ConfigError(f"'env' in {source.name}: {e}") from e
+        named = re.search(r"\benv\.(\w+)", str(e))  # the key that the env complains about
+        raise ConfigError(f"{_place(source, 'env', *(named.groups() if named else ()))}: {e}") from e
     except Exception as e:
         name = getattr(env_fn, "__name__", env_fn)
         raise ConfigError(f"env {name} failed before its first reset: {type(e).__name__}: {e}") from e
@@ -233,8 +243,8 @@ def _share_values(source: ConfigSource) -> None:
     for paths in _ONE_HOME:
         given = [(p, _get(source.data, p)) for p in paths]
         given = [(p, v) for p, v in given if v is not None]
-        if not given:
-            continue
+        if not given or not all(_number(v) for _, v in given):
+            continue  # a wrong type is reported by the schema
         (path, value), *others = given
         for other, other_value in others:
             if other_value != value and not _infinite(value) and not _infinite(other_value):
@@ -243,6 +253,10 @@ def _share_values(source: ConfigSource) -> None:
             value = value if _infinite(value) else other_value
         for p in paths:
             _set(source.data, p, value)
+
+
+def _number(value: Any) -> bool:
+    return _infinite(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _infinite(value: Any) -> bool:

@@ -14,7 +14,7 @@ from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
 from nervex.entry.plot import plot_run
 from nervex.entry.run_result import RunResult
-from nervex.entry.serial_parts import build_parts
+from nervex.entry.serial_parts import SerialParts, build_parts
 from nervex.entry.serial_run import SerialRun
 from nervex.entry.serve import SPACES
 from nervex.entry.spaces import to_json
@@ -22,7 +22,7 @@ from nervex.envs.base_env import spec_tree
 from nervex.torch_utils.checkpoint import CheckpointManager, load_weights
 from nervex.torch_utils.state_files import save_state
 from nervex.utils.config_helper import flatten_dict
-from nervex.utils.errors import CheckpointError, NerveXError, NumericalError, RunFolderError
+from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, NumericalError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import JsonlSink
 from nervex.worker.monitor.progress import Budgets, ProgressSink
 from nervex.worker.monitor.run_folder import RunFolder
@@ -78,18 +78,21 @@ def serial_pipeline(
     if seed is not None:
         source.data["seed"] = seed
     compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
-    folder = _open_folder(compiled, run_dir, resume)
-    with folder:
-        parts = build_parts(compiled, model, launch=not resume)
-        log = _metric_log(compiled, folder, sinks, show)
-        with log:
-            run = SerialRun(compiled, parts, folder, log)
-            for hook in hooks:
-                parts.learner.register_hook(hook)
-            try:
-                return _run(run, compiled, folder, resume, load or compiled.cfg.common.load_path)
-            finally:
-                parts.close()
+    if not resume:
+        RunFolder.check_new(run_dir)
+    folder = _resumed_folder(compiled, run_dir) if resume else None
+    parts = build_parts(compiled, model, launch=not resume)
+    try:
+        if not resume and (load or compiled.cfg.common.load_path):
+            _load_weights(parts, load or compiled.cfg.common.load_path)
+        with folder or RunFolder.create(run_dir, compiled.name, compiled.cfg.seed) as folder:
+            with _metric_log(compiled, folder, sinks, show) as log:
+                run = SerialRun(compiled, parts, folder, log)
+                for hook in hooks:
+                    parts.learner.register_hook(hook)
+                return _run(run, compiled, folder, resume)
+    finally:
+        parts.close()
 
 
 def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
@@ -101,12 +104,10 @@ def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSourc
     return ConfigSource.from_dict(cfg)
 
 
-def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool, load: Any) -> RunResult:
+def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool) -> RunResult:
     if resume:
         run.load_latest()
     else:
-        if load:
-            _load_weights(run, load)
         spec = compiled.info
         spaces = {"obs": to_json(spec_tree(spec.obs_space)), "action": to_json(spec_tree(spec.act_space, is_action=True))}
         (folder.path / SPACES).write_text(json.dumps(spaces, indent=1), encoding="utf-8")
@@ -151,18 +152,17 @@ def _save_after(error: BaseException, run: SerialRun) -> None:
         _logger.error("saving after the error failed too: %s", e)
 
 
-def _load_weights(run: SerialRun, load: str | Path) -> None:
+def _load_weights(parts: SerialParts, load: str | Path) -> None:
     try:
-        run.parts.policy.model.load_state_dict(load_weights(Path(load)))
+        parts.policy.load_weights(load_weights(Path(load)))
+    except CheckpointError as e:
+        raise ConfigError(f"--load: {e}") from e
     except RuntimeError as e:
-        if isinstance(e, NerveXError):
-            raise
-        raise CheckpointError(f"the weights in {load} do not fit policy.model: {e}") from e
+        reason = " ".join(str(e).split())[:200]
+        raise ConfigError(f"--load: the weights in {load} do not fit policy.model: {reason}") from e
 
 
-def _open_folder(compiled: CompiledConfig, run_dir: str | Path | None, resume: bool) -> RunFolder:
-    if not resume:
-        return RunFolder.create(run_dir, compiled.name, compiled.cfg.seed)
+def _resumed_folder(compiled: CompiledConfig, run_dir: str | Path | None) -> RunFolder:
     if run_dir is None:
         raise RunFolderError("resume needs the folder of the run; give run_dir (--run-dir)")
     folder = RunFolder.open(run_dir)

@@ -219,6 +219,10 @@ class Policy(ABC):
     def _state_dict_handle(self) -> dict[str, Any]:
         return {"model": self._model, **({"optimizer": self._optimizer} if hasattr(self, "_optimizer") else {})}
 
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Begins with these weights of the network, as if it had been built with them."""
+        self._model.load_state_dict(weights)
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the policy would need to go on, beside the model's weights."""

@@ -59,6 +59,13 @@ class CommonPolicy(Policy):
     def _reset_eval(self, data_id: Any = None) -> None:
         self._eval_agent.reset(data_id=data_id)
 
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Begins with these weights of the network; target networks follow at once."""
+        super().load_weights(weights)
+        for part in self._parts().values():
+            if isinstance(part, Agent) and part.has_model("target"):
+                part.target_update(weights, direct=True)
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every agent and of everything else that has ``state_dict`` (optimizers, schedules)."""
         return {

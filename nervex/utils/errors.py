@@ -46,7 +46,8 @@ class MissingExtraError(NerveXError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
 
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the option nearest to ``word``, or an empty string when none is near."""
-    near = difflib.get_close_matches(str(word), [str(o) for o in options], n=1, cutoff=0.6)
+def did_you_mean(word: str, options: Iterable[str], likeness: float = 0.6) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the option nearest to ``word``, or an empty string when none is at least
+    as like it as ``likeness`` (0 to 1)."""
+    near = difflib.get_close_matches(str(word), [str(o) for o in options], n=1, cutoff=likeness)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -50,5 +51,7 @@ def _import_path(path: Path, where: str, package: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as e:
         del sys.modules[name]
-        raise ConfigError(f"{where}: {path} fails at import: {type(e).__name__}: {e}") from e
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(path)]
+        place = f"{path}:{lines[-1]}" if lines else str(path)
+        raise ConfigError(f"{where}: {place} fails at import: {type(e).__name__}: {e}") from e
     return module

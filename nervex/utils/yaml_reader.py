@@ -189,11 +189,13 @@ def _read_text(path: Path) -> str:
 def _near_file(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
-    return did_you_mean(path.name, [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")])
+    names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+    return did_you_mean(path.name, names, likeness=0.8)
 
 
 def _syntax_message(error: yaml.MarkedYAMLError, builder: "_Builder") -> str:
-    mark = error.problem_mark or error.context_mark
+    unclosed = error.context_mark is not None and "flow" in (error.context or "")  # the healthy line after it is named
+    mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
     where = builder.at(mark.line + 1, mark.column + 1) if mark else builder.name
     problem = ": ".join(part for part in (error.context, error.problem) if part)
     hint = "; indent with spaces, not tabs" if "'\\t'" in problem else ""

@@ -158,9 +158,17 @@ def test_a_long_stream_loses_nothing_but_its_newest_rows(nstep, traj_len):
 class TestTrajOverlap:
     """Defect 1: the deque was emptied before the overlap was taken from it."""
 
-    def rows(self, num, first=0):
-        return [{"obs": torch.tensor([float(i)]), "next_obs": torch.tensor([i + 1.0]), "action": torch.tensor(0),
-                 "reward": torch.tensor(i + 0.5), "done": torch.tensor(False)} for i in range(first, first + num)]  # fmt: skip
+    def rows(self, num):
+        return [
+            {
+                "obs": torch.tensor([float(i)]),
+                "next_obs": torch.tensor([i + 1.0]),
+                "action": torch.tensor(0),
+                "reward": torch.tensor(i + 0.5),
+                "done": torch.tensor(False),
+            }
+            for i in range(num)
+        ]
 
     def test_the_deque_keeps_the_rows_that_come_again(self):
         cache = deque(self.rows(11), maxlen=11)

@@ -85,6 +85,16 @@ class RunFolder:
         return folder
 
     @classmethod
+    def check_new(cls, run_dir: Path | str | None) -> None:
+        """Says at once what ``create`` would refuse; writes nothing.
+
+        Raises:
+            RunFolderError: the folder holds something already.
+        """
+        if run_dir is not None and Path(run_dir).is_dir():
+            cls(Path(run_dir))._refuse_content()
+
+    @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
         """Returns the folder of a run that is there, not locked; ``lock`` it before you train in it.
 
@@ -95,7 +105,9 @@ class RunFolder:
         if not folder.path.is_dir():
             raise RunFolderError(f"no run folder {folder.path}; give the folder that `nervex train` has printed")
         if not folder.config_path.is_file():
-            raise RunFolderError(f"{folder.path} is no run folder: it has no config.yaml")
+            raise RunFolderError(
+                f"{folder.path} is no run folder: it has no config.yaml; leave out --resume to begin a new run there"
+            )
         return folder
 
     def write_config(self, text: str) -> None:

@@ -1,0 +1,192 @@
+"""Every example of README.md and docs/ runs.
+
+The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
+``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
+`name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as. What ``print(...)  # text`` prints
+must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode.
+"""
+
+import importlib
+import linecache
+import re
+import shlex
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from nervex.agent.plugin import PLUGIN_REGISTRY
+from nervex.cli import main
+from nervex.config.schema import build
+from nervex.config.source import ConfigSource, read_source
+from nervex.entry import serial_entry
+from nervex.entry.compile_config import compile_config
+from nervex.entry.sections import EnvConfig, MainConfig
+from nervex.envs.registry import ENV_REGISTRY
+from nervex.policy.base_policy import POLICY_REGISTRY
+from nervex.utils.import_helper import import_names
+from nervex.worker.learner.hooks import HOOK_REGISTRY
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"as\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
+FIRST_BUDGET, MORE_BUDGET = 150, 100  # env steps of the first run of a page; how many more each later one may take
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, text, line in the page, and the file that it is to be saved as, if any."""
+
+    language: str
+    text: str
+    line: int
+    file: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        name = FILE_NAME.search(text[: match.start()].rstrip("\n"))
+        line = text.count("\n", 0, match.start()) + 2
+        found.append(Block(match[1], match[2], line, name[1] if name else None))
+    return found
+
+
+def registered() -> list[dict[str, Any]]:
+    return [dict(registry._entries) for registry in REGISTRIES]
+
+
+def restore(entries: list[dict[str, Any]]) -> None:
+    for registry, held in zip(REGISTRIES, entries, strict=True):
+        registry._entries = dict(held)
+
+
+class Page:
+    """Runs the blocks of one page; commands and YAML files meet the registries as a new process has them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pristine = registered()
+        self.module = types.ModuleType(f"page_{path.stem}")
+        self.module.__dict__["print"] = self._print
+        sys.modules[self.module.__name__] = self.module
+
+    def run(self, block: Block) -> None:
+        if block.file is not None:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        if block.language == "python":
+            self._python(block)
+        elif block.language == "yaml":
+            self._apart(lambda: check_yaml(block))
+        elif block.language == "bash":
+            for line in block.text.splitlines():
+                self._apart(lambda line=line: self._command(line))
+
+    def _python(self, block: Block) -> None:
+        if block.file is not None:
+            module = importlib.import_module(Path(block.file).stem)
+            self.module.__dict__.update({k: v for k, v in vars(module).items() if not k.startswith("__")})
+            return
+        name = f"{self.path.name}:{block.line}"
+        lines = block.text.splitlines(keepends=True)
+        linecache.cache[name] = (len(block.text), None, lines, name)
+        exec(compile(block.text, name, "exec"), self.module.__dict__)
+
+    def _command(self, line: str) -> None:
+        words = shlex.split(line)
+        assert words[0] == "nervex", f"{self.path.name}: only lines of nervex belong into a bash block: {line}"
+        try:
+            code = main(words[1:])
+        except SystemExit as e:
+            code = int(e.code or 0)
+        assert code == 0, f"{self.path.name}: '{line}' exited with {code}"
+
+    def _apart(self, action: Callable[[], None]) -> None:
+        held = registered()
+        restore(self.pristine)
+        try:
+            action()
+        finally:
+            restore(held)
+
+    def _print(self, *values: Any) -> None:
+        frame = sys._getframe(1)
+        _, _, comment = linecache.getline(frame.f_code.co_filename, frame.f_lineno).partition(")  # ")
+        if comment:
+            shown = " ".join(map(str, values))
+            assert shown == comment.rstrip("\n"), f"{frame.f_code.co_filename}+{frame.f_lineno}: prints {shown}"
+
+
+def check_yaml(block: Block) -> None:
+    data = yaml.safe_load(block.text)
+    source = ConfigSource.from_dict(data) if block.file is None else read_source(block.file)
+    if "env" in data and "policy" in data:
+        compile_config(source)
+    elif "env" in data:
+        import_names([str(Path(n).resolve()) if n.endswith(".py") else n for n in data["env"].get("import_names", [])], "")
+        section = build(EnvConfig, data["env"], source, ("env",))
+        own = {k: v for k, v in section.items() if k not in EnvConfig.__dataclass_fields__}
+        config_class = ENV_REGISTRY.get(section["env_type"]).config_class
+        if config_class is not None:
+            build(config_class, own, source, ("env",))
+    else:
+        build(MainConfig, {"env": {}, "policy": {}, **data}, source)
+
+
+def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], ConfigSource]:
+    budget = iter(range(FIRST_BUDGET, 1_000_000, MORE_BUDGET))
+
+    def short(cfg: Any) -> ConfigSource:
+        source = as_source(cfg)
+        wanted = source.data.get("max_env_step", float("inf"))
+        source.data["max_env_step"] = min(float(wanted), next(budget))
+        evaluator = source.data.setdefault("evaluator", {})
+        evaluator["n_episode"] = evaluator["confirm_episode"] = 1
+        return source
+
+    return short
+
+
+@pytest.fixture(autouse=True)
+def cheap_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(serial_entry, "as_source", cut_short(serial_entry.as_source))
+    entries, modules, threads = registered(), set(sys.modules), torch.get_num_threads()
+    yield
+    restore(entries)
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - modules:
+        if name.startswith("page_") or (tmp_path / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_examples_run(path: Path) -> None:
+    page = Page(path)
+    for block in blocks(path):
+        page.run(block)
+
+
+def test_a_wrong_comment_is_noticed(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    page.run(Block("python", "print(1 + 1)  # 2\n", 1, None))
+    with pytest.raises(AssertionError, match=r"page\.md:1\+1: prints 2"):
+        page.run(Block("python", "print(1 + 1)  # 3\n", 1, None))
+
+
+def test_a_wrong_key_or_command_is_noticed(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    with pytest.raises(ValueError, match="did you mean 'env_id'"):
+        page.run(Block("yaml", "env: {env_type: gymnasium, env_idd: CartPole-v1}\n", 1, None))
+    with pytest.raises(AssertionError, match="exited with 2"):
+        page.run(Block("bash", "nervex train nothing_of_the_kind\n", 1, None))
