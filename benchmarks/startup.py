@@ -1,6 +1,6 @@
 """Times how long importing nerveX and asking for help take.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """Times a run of the tutorial's own policy class against the built-in DQN with the same options, interleaved.
 
-    python benchmarks/tutorial_overhead.py --runs 5
+python benchmarks/tutorial_overhead.py --runs 5
 """
 
 import argparse

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nervex import __version__
 from nervex.utils.errors import ConfigError, NerveXError, RunFolderError
@@ -21,6 +21,9 @@ INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     args, unknown = _parser().parse_known_args(argv)
+    if hasattr(args, "overrides"):  # key=value may also follow an option
+        args.overrides += [word for word in unknown if "=" in word and not word.startswith("-")]
+        unknown = [word for word in unknown if word not in args.overrides]
     if unknown:
         print(
             f"error: nervex {args.command} has no option '{unknown[0]}'; settings are given as key=value, such as "
@@ -119,7 +122,7 @@ def _train(args: argparse.Namespace) -> int:
     return INTERRUPTED if outcome.result["stop_reason"] == "interrupted" else 0
 
 
-def _print_result(result: dict) -> None:
+def _print_result(result: dict[str, Any]) -> None:
     last, best = result["last_eval_return"], result["best_eval_return"]
     shown = "no evaluation" if last is None else (
         f"return {last:.1f} over {result['last_eval_episode']} episodes (best {best:.1f})"
@@ -134,9 +137,10 @@ def _eval(args: argparse.Namespace) -> int:
     from nervex.entry.eval_entry import evaluate_run
 
     outcome = evaluate_run(args.run_dir, args.episodes, args.seed, args.video)
-    returns = outcome.result.episode_return
-    print(f"return {outcome.result.mean:.2f} ± {outcome.result.std:.2f} over {len(returns)} episodes "
-          f"(min {returns.min():.2f}, max {returns.max():.2f}, length {outcome.result.episode_length.mean():.1f})")  # fmt: skip
+    result = outcome.result
+    returns, length = result.episode_return, result.episode_length.mean()
+    print(f"return {result.mean:.2f} ± {result.std:.2f} over {len(returns)} episodes "
+          f"(min {returns.min():.2f}, max {returns.max():.2f}, length {length:.1f})")  # fmt: skip
     if outcome.video is not None:
         print(f"video: {outcome.video} ({outcome.frame_num} frames)")
     return 0

@@ -17,7 +17,9 @@ SMALL = ["max_env_step=300", "evaluator.n_episode=1", "evaluator.eval_freq=1000"
 
 
 def run(*args: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "nervex", *args], cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, "-m", "nervex", *args], cwd=cwd, capture_output=True, text=True, timeout=timeout
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,14 @@ def test_bad_input_is_one_clear_message(
     assert expected in message and message.startswith("error: ") and message.count("\n") <= 3
     assert "Traceback" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_may_stand_before_and_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (["max_env_step=x", "--seed", "1"], ["--seed", "1", "max_env_step=x"]):
+        assert main(["train", "cartpole_dqn", *args]) == 2
+        assert "max_env_step" in capsys.readouterr().err
+    assert main(["train", "cartpole_dqn", "--epochs", "10"]) == 2
+    assert "no option '--epochs'" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -21,7 +21,17 @@ def test_the_wheel_trains_a_shipped_config_in_an_empty_directory(tmp_path: Path)
     assert "nervex/py.typed" in names and "app_zoo/py.typed" in names
     assert "app_zoo/classic_control/cartpole/entry/cartpole_dqn_default_config.yaml" in names
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "lib"), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "lib"),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, timeout=300)
     empty = tmp_path / "empty"
     empty.mkdir()

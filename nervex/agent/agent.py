@@ -183,4 +183,6 @@ class Agent:
 
     def _known(self, name: str) -> None:
         if name not in self._NAMES:
-            raise ConfigError(f"unknown sub-agent '{name}'{did_you_mean(name, self._NAMES)} (known: main, target, teacher)")
+            raise ConfigError(
+                f"unknown sub-agent '{name}'{did_you_mean(name, self._NAMES)} (known: main, target, teacher)"
+            )

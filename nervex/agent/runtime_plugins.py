@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor, nn
 
 from nervex.agent.plugin import AgentPlugin, Forward
 from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.tree import tree_map, tree_map_
 
 
 class GradPlugin(AgentPlugin):
@@ -55,16 +55,16 @@ class HiddenStatePlugin(AgentPlugin):
             lane = torch.arange(self._state_num) if data_id is None else torch.as_tensor(data_id, dtype=torch.long)
             if self._state is None:
                 self._state = self._initial(self._init_fn())
-            prev = None if self._state is None else optree.tree_map(lambda s: s[lane], self._state)
+            prev = None if self._state is None else tree_map(lambda s: s[lane], self._state)
             output = forward({**data, "prev_state": prev}, param)
             after = output.pop("next_state")
             if self._state is None:
-                zero: Any = optree.tree_map(lambda x: torch.zeros_like(x[0]), after)
+                zero: Any = tree_map(lambda x: torch.zeros_like(x[0]), after)
                 self._state = self._initial(zero)
-                prev = optree.tree_map(torch.zeros_like, after)
-            optree.tree_map_(lambda s, x: s.index_copy_(0, lane, x.detach()), self._state, after)
+                prev = tree_map(torch.zeros_like, after)
+            tree_map_(lambda s, x: s.index_copy_(0, lane, x.detach()), self._state, after)
             if self._save_prev_state:
-                output["prev_state"] = optree.tree_map(lambda x: x.detach(), prev)
+                output["prev_state"] = tree_map(lambda x: x.detach(), prev)
             return output
 
         return run
@@ -75,30 +75,28 @@ class HiddenStatePlugin(AgentPlugin):
             if state is None:
                 return
             first = self._init_fn()
-            self._state = self._initial(
-                optree.tree_map(lambda x: torch.zeros_like(x[0]), state) if first is None else first
-            )
+            self._state = self._initial(tree_map(lambda x: torch.zeros_like(x[0]), state) if first is None else first)
         lane = torch.arange(self._state_num) if data_id is None else data_id
         if state is None:
             first = self._init_fn()
             if first is None:
-                optree.tree_map_(lambda s: s.index_fill_(0, lane, 0), self._state)
+                tree_map_(lambda s: s.index_fill_(0, lane, 0), self._state)
                 return
-            state = optree.tree_map(lambda x: x.expand(len(lane), *x.shape), first)
-        optree.tree_map_(lambda s, x: s.index_copy_(0, lane, x), self._state, state)
+            state = tree_map(lambda x: x.expand(len(lane), *x.shape), first)
+        tree_map_(lambda s, x: s.index_copy_(0, lane, x), self._state, state)
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         held = state["state"]
-        self._state = None if held is None else optree.tree_map(torch.clone, held)
+        self._state = None if held is None else tree_map(torch.clone, held)
 
     def _initial(self, first: Any) -> Any:
         if first is None:
             return None
         with torch.inference_mode(False):  # actors forward in inference mode and reset lanes outside of it
-            return optree.tree_map(lambda x: x.detach().expand(self._state_num, *x.shape).clone(), first)
+            return tree_map(lambda x: x.detach().expand(self._state_num, *x.shape).clone(), first)
 
 
 class TargetPlugin(AgentPlugin):

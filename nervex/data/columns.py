@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import optree
 import torch
+
+from nervex.utils.tree import tree_flatten_with_path, tree_map
 
 Columns = dict[str, Any]
 
@@ -21,17 +22,17 @@ def to_plain(tree: Any) -> Any:
 
 def to_numpy(tree: Any) -> Any:
     """Returns ``tree`` with tensors replaced by arrays that share their memory (copied when on a GPU)."""
-    return optree.tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x), tree)
+    return tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x), tree)
 
 
 def to_tensor(tree: Any) -> Any:
     """Returns ``tree`` with arrays replaced by tensors that share their memory."""
-    return optree.tree_map(torch.as_tensor, tree)
+    return tree_map(torch.as_tensor, tree)
 
 
 def flatten(tree: Columns) -> dict[str, np.ndarray]:
     """Returns the leaves of nested columns by path, in key order: ``{'obs/agent_state': array}``."""
-    flattened: Any = optree.tree_flatten_with_path(tree)  # type: ignore[arg-type,var-annotated]
+    flattened: Any = tree_flatten_with_path(tree)
     paths, leaves, _ = flattened
     return {"/".join(map(str, path)): leaf for path, leaf in zip(paths, leaves, strict=True)}
 

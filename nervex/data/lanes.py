@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import optree
+
+from nervex.utils.tree import tree_map
 
 
 class LaneBlock(Mapping):
@@ -23,7 +24,7 @@ class LaneBlock(Mapping):
         row = np.flatnonzero(self.lane_id == lane)
         if len(row) == 0:
             raise KeyError(lane)
-        return optree.tree_map(lambda x: x[int(row[0])], self.obs)
+        return tree_map(lambda x: x[int(row[0])], self.obs)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.lane_id.tolist())

@@ -1,13 +1,14 @@
 """The configurations that are shipped with the package, and how a name leads to one."""
 
-import importlib
 import importlib.resources
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from nervex.agent.plugin import PLUGIN_REGISTRY
 from nervex.config.source import read_source
 from nervex.envs.registry import ENV_REGISTRY
+from nervex.policy.base_policy import POLICY_REGISTRY
 from nervex.utils.errors import ConfigError, did_you_mean
 
 _ZOO = "app_zoo"
@@ -61,9 +62,7 @@ def list_names(what: str) -> list[tuple[str, str]]:
             if env["env_type"] not in ENV_REGISTRY:
                 zoo[env["env_type"]] = f"env.import_names: {env.get('import_names')}"
         return sorted([*((n, ENV_REGISTRY.origin(n)) for n in ENV_REGISTRY.names()), *zoo.items()])
-    registry = {"policies": "nervex.policy.base_policy:POLICY_REGISTRY", "plugins": "nervex.agent.plugin:PLUGIN_REGISTRY"}
-    module, attribute = registry[what].split(":")
-    entries = getattr(importlib.import_module(module), attribute)
+    entries = {"policies": POLICY_REGISTRY, "plugins": PLUGIN_REGISTRY}[what]
     return [(name, entries.origin(name)) for name in entries.names()]
 
 

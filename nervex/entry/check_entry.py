@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import optree
 import torch
 
 from nervex.config.source import ConfigSource
@@ -14,6 +13,7 @@ from nervex.entry.compile_config import CompiledConfig, compile_config
 from nervex.entry.serial_parts import SerialParts, build_parts
 from nervex.envs.base_env import BaseEnvTimestep
 from nervex.utils.errors import ConfigError, SpecError
+from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.actor.rollout import Block
 
 
@@ -97,7 +97,8 @@ def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) 
     while replay.count < needed or replay.sample(1) is None:
         actor.generate_data(consume=push)
     report.done.append(
-        f"collect   {actor.env_step} env steps, {actor.episode_count} episodes, as info() declares; {replay.count} samples"
+        f"collect   {actor.env_step} env steps, {actor.episode_count} episodes, as info() declares; "
+        f"{replay.count} samples"
     )
 
 
@@ -105,7 +106,7 @@ def _elementwise(parts: SerialParts) -> None:
     """``_process_transition`` must treat lanes independently: one call on a block equals calls row by row."""
     env, policy = parts.actor.env, parts.policy.collect_mode
     ready = env.ready_block()
-    obs: Any = optree.tree_map(torch.from_numpy, optree.tree_map(np.copy, ready.obs))
+    obs: Any = tree_map(torch.from_numpy, tree_map(np.copy, ready.obs))
     parts.command.step()
     with torch.inference_mode():
         lane_id, data = policy.data_preprocess(LaneBlock(ready.lane_id, obs))
@@ -117,12 +118,12 @@ def _elementwise(parts: SerialParts) -> None:
     timestep = BaseEnvTimestep(obs, torch.arange(rows, dtype=torch.float32), flags, {"terminated": flags})
     whole = to_plain(policy.process_transition(obs, output, timestep))
     for row in range(rows):
-        picked: Any = optree.tree_map(lambda x: x[row : row + 1], (obs, output, timestep.reward, flags))  # noqa: B023
+        picked: Any = tree_map(lambda x: x[row : row + 1], (obs, output, timestep.reward, flags))  # noqa: B023
         part = BaseEnvTimestep(picked[0], picked[2], picked[3], {"terminated": picked[3]})
         single = to_plain(policy.process_transition(picked[0], picked[1], part))
-        expected = optree.tree_map(lambda x: x[row : row + 1], whole)  # noqa: B023
-        same = optree.tree_map(lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)), single, expected)
-        if not all(optree.tree_leaves(same)):
+        expected = tree_map(lambda x: x[row : row + 1], whole)  # noqa: B023
+        same = tree_map(lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)), single, expected)
+        if not all(tree_leaves(same)):
             raise SpecError(
                 "_process_transition gives other rows for a block than row by row; it is called with columns and must "
                 "be elementwise over their first dimension"
@@ -146,11 +147,9 @@ def _evaluate(parts: SerialParts, report: CheckReport) -> None:
     for _ in range(5):
         ready = env.ready_block()
         with torch.inference_mode():
-            lane_id, data = policy.data_preprocess(
-                LaneBlock(ready.lane_id, optree.tree_map(torch.from_numpy, ready.obs))
-            )
+            lane_id, data = policy.data_preprocess(LaneBlock(ready.lane_id, tree_map(torch.from_numpy, ready.obs)))
             output = policy.forward(lane_id, data)
-        env.step_block(optree.tree_map(lambda x: x.cpu().numpy(), output["action"]), ready.lane_id)
+        env.step_block(tree_map(lambda x: x.cpu().numpy(), output["action"]), ready.lane_id)
     report.done.append("evaluate  5 steps")
 
 

@@ -146,7 +146,8 @@ def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSourc
     if name not in ENV_REGISTRY:
         known = ENV_REGISTRY.names()
         fail(source, ("env", "env_type"), f"is '{name}', no such env{did_you_mean(name, known)} (known: "
-             f"{', '.join(known)}; name its module in env.import_names, or use env_type: gymnasium with an env_id)")  # fmt: skip
+             f"{', '.join(known)}; name its module in env.import_names, or use env_type: gymnasium "
+             "with an env_id)")  # fmt: skip
     manager = general["env_manager_type"]
     if manager not in ENV_MANAGER_REGISTRY:
         known = ENV_MANAGER_REGISTRY.names()
@@ -290,13 +291,15 @@ def _check_relations(main: dict[str, Any], source: ConfigSource) -> None:
     capacity = main["replay_buffer"]["meta_maxlen"]
     if learn["batch_size"] > capacity:
         fail(source, ("policy", "learn", "batch_size"),
-             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer larger")  # fmt: skip
+             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer "
+             "larger")  # fmt: skip
     _check_limits(main, source, learn, capacity)
     if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
         main["evaluator"]["stop_val"]
     ):
         raise ConfigError(
-            f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or evaluator.stop_val"
+            f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or "
+            "evaluator.stop_val"
         )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optree
 import torch
 
 from nervex.config.source import read_source
@@ -19,6 +18,7 @@ from nervex.envs.base_env import spec_tree
 from nervex.torch_utils.checkpoint import load_weights
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError
+from nervex.utils.tree import tree_map
 from nervex.utils.video import write_video
 from nervex.worker.actor.env_manager.registry import create_env_manager
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
@@ -96,10 +96,10 @@ def _frames(compiled: CompiledConfig, eval_mode: Any, seed: int) -> Iterator[np.
         done = False
         yield env.render()
         while not done:
-            batch = optree.tree_map(lambda x: torch.as_tensor(x).unsqueeze(0), obs)
+            batch = tree_map(lambda x: torch.as_tensor(x).unsqueeze(0), obs)
             with torch.inference_mode():
                 lane_id, data = eval_mode.data_preprocess(LaneBlock(np.zeros(1, dtype=np.int64), batch))
-                action: Any = optree.tree_map(lambda x: x[0].cpu().numpy(), eval_mode.forward(lane_id, data)["action"])
+                action: Any = tree_map(lambda x: x[0].cpu().numpy(), eval_mode.forward(lane_id, data)["action"])
             obs, _, done, _ = env.step(int(action) if discrete else action)
             yield env.render()
     finally:

@@ -24,7 +24,8 @@ from nervex.torch_utils.state_files import save_state
 from nervex.utils.config_helper import flatten_dict
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, NumericalError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import JsonlSink
-from nervex.worker.monitor.progress import Budgets, ProgressSink
+from nervex.worker.monitor.progress import ProgressSink
+from nervex.worker.monitor.progress_view import Budgets
 from nervex.worker.monitor.run_folder import RunFolder
 from nervex.worker.monitor.sink import MetricLog, MetricSink
 from nervex.worker.monitor.tensorboard_sink import TensorBoardSink
@@ -85,12 +86,12 @@ def serial_pipeline(
     try:
         if not resume and (load or compiled.cfg.common.load_path):
             _load_weights(parts, load or compiled.cfg.common.load_path)
-        with folder or RunFolder.create(run_dir, compiled.name, compiled.cfg.seed) as folder:
-            with _metric_log(compiled, folder, sinks, show) as log:
-                run = SerialRun(compiled, parts, folder, log)
-                for hook in hooks:
-                    parts.learner.register_hook(hook)
-                return _run(run, compiled, folder, resume)
+        folder = folder or RunFolder.create(run_dir, compiled.name, compiled.cfg.seed)
+        with folder, _metric_log(compiled, folder, sinks, show) as log:
+            run = SerialRun(compiled, parts, folder, log)
+            for hook in hooks:
+                parts.learner.register_hook(hook)
+            return _run(run, compiled, folder, resume)
     finally:
         parts.close()
 
@@ -109,7 +110,10 @@ def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bo
         run.load_latest()
     else:
         spec = compiled.info
-        spaces = {"obs": to_json(spec_tree(spec.obs_space)), "action": to_json(spec_tree(spec.act_space, is_action=True))}
+        spaces = {
+            "obs": to_json(spec_tree(spec.obs_space)),
+            "action": to_json(spec_tree(spec.act_space, is_action=True)),
+        }
         (folder.path / SPACES).write_text(json.dumps(spaces, indent=1), encoding="utf-8")
         folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))
     try:

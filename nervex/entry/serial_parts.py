@@ -1,7 +1,6 @@
 """Builds the parts of a serial run from a compiled configuration."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optree
 import torch
 
 from nervex.config.frozen import FrozenConfig
@@ -17,6 +16,7 @@ from nervex.policy.base_policy import POLICY_REGISTRY, Policy
 from nervex.torch_utils.checkpoint import load_weights
 from nervex.utils.errors import CheckpointError, ConfigError, RunFolderError, SpecError
 from nervex.utils.import_helper import import_names
+from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.monitor.run_folder import RunFolder
 
 SPACES = "spaces.json"
@@ -66,15 +66,15 @@ class ServedPolicy:
             SpecError: the observation has not the shape that the policy was trained on.
         """
         batch, single = self._batched(obs)
-        rows = optree.tree_leaves(batch)[0].shape[0]
+        rows = tree_leaves(batch)[0].shape[0]
         policy = self._by_mode.get(deterministic) or self._build(deterministic, self.model)
         with torch.inference_mode():
             lane_id, data = policy.eval_mode.data_preprocess(LaneBlock(np.arange(rows), batch))
             output = policy.eval_mode.forward(lane_id, data)
-        action = optree.tree_map(lambda x: x.cpu().numpy(), output["action"])
+        action = tree_map(lambda x: x.cpu().numpy(), output["action"])
         if not single:
             return action
-        return optree.tree_map(lambda x: x[0].item() if x.ndim == 1 else x[0], action)
+        return tree_map(lambda x: x[0].item() if x.ndim == 1 else x[0], action)
 
     def reset(self) -> None:
         """Forgets the state of recurrent policies; call it when an episode begins."""

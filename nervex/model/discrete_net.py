@@ -24,6 +24,7 @@ class DiscreteNet(nn.Module):
         dueling: use a dueling head; works inside ``head_kwargs`` too.
         encoder_type: ``'fc'`` or ``'conv2d'``.
         head_kwargs: further arguments of the head (``a_layer_num``, ``v_layer_num``).
+        norm_type: ``'LN'`` for layer norms in an fc encoder; None: none.
     """
 
     def __init__(
@@ -35,18 +36,19 @@ class DiscreteNet(nn.Module):
         dueling: bool = True,
         encoder_type: str = "fc",
         head_kwargs: Mapping[str, Any] | None = None,
+        norm_type: str | None = None,
     ) -> None:
         super().__init__()
         if encoder_type not in _ENCODERS:
             raise ConfigError(f"unknown encoder '{encoder_type}'{did_you_mean(encoder_type, _ENCODERS)}")
         if encoder_type == "fc":
-            self.encoder: nn.Module = FCEncoder(obs_dim, hidden_dim_list, embedding_dim)
+            self.encoder: nn.Module = FCEncoder(obs_dim, hidden_dim_list, embedding_dim, norm_type)
         else:
             self.encoder = ConvEncoder(obs_dim, embedding_dim)  # type: ignore[arg-type]
         kwargs = dict(head_kwargs or {})
         head = DuelingHead if kwargs.pop("dueling", dueling) else DiscreteHead
         self._several = not isinstance(action_dim, int)
-        sizes = list(action_dim) if self._several else [action_dim]  # type: ignore[arg-type]
+        sizes: Sequence[int] = [action_dim] if isinstance(action_dim, int) else action_dim
         self.head = nn.ModuleList([head(embedding_dim, n, **kwargs) for n in sizes])
 
     def forward(self, x: Any, info: Any = None) -> dict[str, Any]:

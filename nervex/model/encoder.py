@@ -1,6 +1,7 @@
 """Encoders: observation to embedding."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 from nervex.utils.errors import ConfigError
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Returns linear layers of the given sizes, each followed by a ReLU."""
+def mlp(sizes: Sequence[int], norm_type: str | None = None) -> nn.Sequential:
+    """Returns linear layers of the given sizes, each followed by a ReLU, with a layer norm (``'LN'``) between the two
+    on request (Ba et al. 2016, https://arxiv.org/abs/1607.06450)."""
+    if norm_type not in (None, "LN"):
+        raise ConfigError(f"unknown norm_type '{norm_type}'; expected 'LN' or null")
     layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+    for size_in, size_out in pairwise(sizes):
+        layers += [nn.Linear(size_in, size_out), *([nn.LayerNorm(size_out)] if norm_type else []), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -23,9 +27,16 @@ class FCEncoder(nn.Module):
         obs_dim: length of the observation.
         hidden_dim_list: sizes of the hidden layers.
         embedding_dim: size of the embedding.
+        norm_type: ``'LN'`` for a layer norm before each activation; None: none.
     """
 
-    def __init__(self, obs_dim: int | Sequence[int], hidden_dim_list: Sequence[int], embedding_dim: int) -> None:
+    def __init__(
+        self,
+        obs_dim: int | Sequence[int],
+        hidden_dim_list: Sequence[int],
+        embedding_dim: int,
+        norm_type: str | None = None,
+    ) -> None:
         super().__init__()
         shape = (obs_dim,) if isinstance(obs_dim, int) else tuple(obs_dim)
         if len(shape) != 1:
@@ -34,7 +45,7 @@ class FCEncoder(nn.Module):
                 "[C, H, W], or flatten the observation (env.wrappers: [FlattenObservation])"
             )
         self.obs_dim = shape[0]
-        self.main = mlp([self.obs_dim, *hidden_dim_list, embedding_dim])
+        self.main = mlp([self.obs_dim, *hidden_dim_list, embedding_dim], norm_type)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Maps obs [B, obs_dim] to an embedding float [B, embedding_dim]."""
@@ -55,7 +66,8 @@ class ConvEncoder(nn.Module):
         shape = (obs_dim,) if isinstance(obs_dim, int) else tuple(obs_dim)
         if len(shape) != 3 or min(shape[1:]) < 36:
             raise ConfigError(
-                f"a conv2d encoder takes images [C, H, W] of at least 36x36, obs_dim is {list(shape)}; use an fc encoder"
+                f"a conv2d encoder takes images [C, H, W] of at least 36x36, obs_dim is {list(shape)}; use an fc "
+                "encoder"
             )
         self.conv = nn.Sequential(
             nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU(),

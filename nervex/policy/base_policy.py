@@ -58,9 +58,7 @@ class Policy(ABC):
     eval_function = namedtuple(
         "eval_function", ["data_preprocess", "forward", "data_postprocess", "reset", "set_setting"]
     )
-    command_function = namedtuple(
-        "command_function", ["get_setting_learn", "get_setting_collect", "get_setting_eval"]
-    )
+    command_function = namedtuple("command_function", ["get_setting_learn", "get_setting_collect", "get_setting_eval"])
 
     def __init__(
         self,
@@ -159,7 +157,7 @@ class Policy(ABC):
     @abstractmethod
     def _init_eval(self) -> None: ...
 
-    def _init_command(self) -> None:
+    def _init_command(self) -> None:  # noqa: B027 - a policy without commands needs none
         """Nothing to command unless a policy says so."""
 
     @abstractmethod
@@ -192,13 +190,13 @@ class Policy(ABC):
     @abstractmethod
     def _data_postprocess_eval(self, data_id: Any, data: Any) -> dict[int, Any]: ...
 
-    def _reset_learn(self, data_id: Any = None) -> None:
+    def _reset_learn(self, data_id: Any = None) -> None:  # noqa: B027
         """Learn mode keeps no state per lane."""
 
-    def _reset_collect(self, data_id: Any = None) -> None:
+    def _reset_collect(self, data_id: Any = None) -> None:  # noqa: B027
         """Forgets the lanes' state in collect mode."""
 
-    def _reset_eval(self, data_id: Any = None) -> None:
+    def _reset_eval(self, data_id: Any = None) -> None:  # noqa: B027
         """Forgets the lanes' state in eval mode."""
 
     def _get_setting_learn(self, command_info: dict[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-import optree
 import torch
 
 from nervex.agent.agent import Agent
 from nervex.data.lanes import LaneBlock
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import to_device
+from nervex.utils.tree import tree_map
 
 
 class CommonPolicy(Policy):
     """A policy whose data are plain columns and whose state lives in its optimizers and agents."""
+
+    _collect_agent: Agent
+    _eval_agent: Agent
 
     def _data_preprocess_learn(self, data: Any) -> dict[str, Any]:
         """Returns the batch on the model's device, with ``weight`` (None when absent) and ``ignore_done`` applied.
@@ -21,7 +24,7 @@ class CommonPolicy(Policy):
         Args:
             data: columns [B, ...], or a list of samples.
         """
-        batch = _stack(data) if isinstance(data, list | tuple) else dict(data)
+        batch = _stack(list(data)) if isinstance(data, list | tuple) else dict(data)
         if self._use_cuda:
             batch = to_device(batch, self._device)
         if self._cfg.learn.ignore_done and batch.get("done") is not None:
@@ -32,17 +35,15 @@ class CommonPolicy(Policy):
     def _data_preprocess_collect(self, data: Any) -> tuple[Any, dict[str, Any]]:
         """Returns ``(lane ids, {'obs': batch})`` of a ``LaneBlock`` or a mapping ``{id: observation}``."""
         if isinstance(data, LaneBlock):
-            lane_id, obs = data.lane_id, data.obs
+            lane_id: Any = data.lane_id
+            obs = data.obs
         else:
             lane_id, obs = list(data), _stack(list(data.values()))
         return lane_id, {"obs": to_device(obs, self._device) if self._use_cuda else obs}
 
     def _data_postprocess_collect(self, data_id: Any, data: Any) -> dict[int, Any]:
         """Returns ``{lane id: its part of the output}``."""
-        return {
-            int(lane): optree.tree_map(lambda x, row=row: x[row], data)  # type: ignore[misc]
-            for row, lane in enumerate(data_id)
-        }
+        return {int(lane): tree_map(lambda x, row=row: x[row], data) for row, lane in enumerate(data_id)}
 
     _data_preprocess_eval = _data_preprocess_collect
     _data_postprocess_eval = _data_postprocess_collect
@@ -93,4 +94,4 @@ class CommonPolicy(Policy):
 
 
 def _stack(items: list[Any]) -> Any:
-    return optree.tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *items)
+    return tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *items)

@@ -54,7 +54,7 @@ class PolicyConfig:
     learn: LearnConfig = option(default_factory=LearnConfig, doc="how to learn")
     collect: CollectConfig = option(default_factory=CollectConfig, doc="how to collect")
     eval: EvalConfig = option(default_factory=EvalConfig, doc="how to act in evaluation")
-    command: dict[str, Any] = option(default_factory=dict, doc="what learn tells collect")
+    command: Any = option(default_factory=dict, doc="what learn tells collect")
 
 
 @dataclass
@@ -74,4 +74,4 @@ class OpenPolicyConfig(PolicyConfig):
 
     learn: _OpenLearn = option(default_factory=_OpenLearn, doc="how to learn")
     collect: _OpenCollect = option(default_factory=_OpenCollect, doc="how to collect")
-    eval: dict[str, Any] = option(default_factory=dict, doc="how to act in evaluation")
+    eval: dict[str, Any] = option(default_factory=dict, doc="how to act in evaluation")  # type: ignore[assignment]

@@ -114,9 +114,7 @@ class DQNPolicy(CommonPolicy):
         td_data = q_nstep_td_data(
             q_value, next_q_value, data["action"], next_action, reward, data["done"], data["weight"]
         )
-        loss, td_error = q_nstep_td_error_per_sample(
-            td_data, self._gamma, self._nstep, value_gamma=data["value_gamma"]
-        )
+        loss, td_error = q_nstep_td_error_per_sample(td_data, self._gamma, self._nstep, value_gamma=data["value_gamma"])
 
         self._optimizer.zero_grad()
         loss.backward()
@@ -175,7 +173,7 @@ class DQNPolicy(CommonPolicy):
         return ConvDiscreteNet if isinstance(obs_dim, list | tuple) and len(obs_dim) == 3 else FCDiscreteNet
 
     def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
-        return (model_type or self.model_class(cfg))(**cfg.model)  # type: ignore[no-any-return]
+        return (model_type or self.model_class(cfg))(**cfg.model)
 
 
 register_policy("dqn", DQNPolicy)

@@ -4,12 +4,12 @@ import math
 from collections import deque
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor
 
 from nervex.rl_utils.trajectory import Columns, Trajectory
 from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.tree import tree_map
 
 _TAILS = ("last", "drop", "null_padding")
 
@@ -103,7 +103,7 @@ class Adder:
             return []
         unrolled = self._unroll(Trajectory.from_rows(data)).columns
         item_num = unrolled["valid"].shape[1]
-        return [optree.tree_map(lambda x, i=i: x[:, i], unrolled) for i in range(item_num)]  # type: ignore[misc]
+        return [tree_map(lambda x, i=i: x[:, i], unrolled) for i in range(item_num)]
 
     def _unroll(self, data: Trajectory) -> Trajectory:
         size, total = self._unroll_len, len(data)
@@ -117,9 +117,9 @@ class Adder:
                 columns = _pad_rows(columns, size - rest)
                 starts.append(len(starts) * size)
         if not starts:
-            empty: Any = optree.tree_map(lambda x: x[:0].reshape(size, 0, *x.shape[2:]), columns)
+            empty: Any = tree_map(lambda x: x[:0].reshape(size, 0, *x.shape[2:]), columns)
             return Trajectory(empty, unroll_len=size, dropped=data.dropped)
-        blocks: Any = optree.tree_map(lambda x: torch.cat([x[s : s + size] for s in starts], dim=1), columns)
+        blocks: Any = tree_map(lambda x: torch.cat([x[s : s + size] for s in starts], dim=1), columns)
         return Trajectory(blocks, unroll_len=size, dropped=data.dropped)
 
 
@@ -128,7 +128,7 @@ def _nstep_windows(data: Trajectory, nstep: int, gamma: float | None) -> Traject
     terminated, truncated, valid = columns["terminated"], columns["truncated"], columns["valid"]
     total = len(data)
     emitted = max(total - data.return_num, 0)
-    out: Any = optree.tree_map(lambda x: x[:emitted], columns)
+    out: Any = tree_map(lambda x: x[:emitted], columns)
     if nstep == 1:
         out["done"] = out["terminated"]
         if gamma is not None:
@@ -143,7 +143,7 @@ def _nstep_windows(data: Trajectory, nstep: int, gamma: float | None) -> Traject
     lane = torch.arange(data.lane_num).expand_as(last)
     out["reward"] = rewards  # [M, b, n]
     if "next_obs" in columns:
-        out["next_obs"] = optree.tree_map(lambda x: x[last, lane], columns["next_obs"])
+        out["next_obs"] = tree_map(lambda x: x[last, lane], columns["next_obs"])
     out["terminated"] = out["done"] = terminated[last, lane]
     cut_short = (steps < nstep) & truncated[last, lane] & ~terminated[last, lane]
     keep = valid[:emitted] & complete
@@ -177,8 +177,8 @@ def _window_rows(reward: Tensor, end: Tensor, valid: Tensor, nstep: int, emitted
 
 def _pad_rows(columns: Columns, num: int) -> Columns:
     """Appends ``num`` copies of the last row with reward 0, ``done`` and ``terminated`` True and ``valid`` False."""
-    padded: Any = optree.tree_map(lambda x: torch.cat([x, x[-1:].expand(num, *x.shape[1:])]), columns)
+    padded: Any = tree_map(lambda x: torch.cat([x, x[-1:].expand(num, *x.shape[1:])]), columns)
     for key, value in (("reward", 0), ("done", True), ("terminated", True), ("valid", False)):
         if key in padded:
             padded[key][-num:] = value
-    return padded  # type: ignore[no-any-return]
+    return padded

@@ -31,7 +31,7 @@ class _Q1Step(NamedTuple):
     weight: Optional[Tensor]  # noqa: UP045
 
 
-class q_1step_td_data(_Q1Step):  # noqa: N801 - the tutorial's name
+class q_1step_td_data(_Q1Step):
     """Input of :func:`q_1step_td_error`: ``(q, next_q, act, next_act, reward, done, weight)``.
 
     Five positional fields mean ``(q, next_q, act, reward, done)``: the greedy next action and no weights.
@@ -48,7 +48,7 @@ class q_1step_td_data(_Q1Step):  # noqa: N801 - the tutorial's name
         return super().__new__(cls, **given, **absent, **fields)  # refuses unknown and repeated names
 
 
-class q_nstep_td_data(NamedTuple):  # noqa: N801 - the tutorial's name
+class q_nstep_td_data(NamedTuple):
     """Input of :func:`q_nstep_td_error`.
 
     Attributes:
@@ -70,7 +70,7 @@ class q_nstep_td_data(NamedTuple):  # noqa: N801 - the tutorial's name
     weight: Tensor | None
 
 
-class nstep_return_data(NamedTuple):  # noqa: N801 - the tutorial's name
+class nstep_return_data(NamedTuple):
     """Input of :func:`nstep_return`: ``reward`` float [n, B], ``next_value`` float [B], ``done`` bool or float [B]."""
 
     reward: Tensor

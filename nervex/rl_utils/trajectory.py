@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-import optree
 import torch
 from torch import Tensor
+
+from nervex.utils.tree import tree_map
 
 Columns = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Trajectory(Sequence):
     def __getitem__(self, key: str | int | slice) -> Any:
         if isinstance(key, str):
             return self.columns[key]
-        picked: Any = optree.tree_map(lambda x: x[key], self.columns)
+        picked: Any = tree_map(lambda x: x[key], self.columns)
         return Trajectory(picked) if isinstance(key, slice) else picked
 
     def __contains__(self, key: object) -> bool:
@@ -84,7 +85,7 @@ class Trajectory(Sequence):
         """Valid rows as a list of transitions, time first, lane after lane."""
         valid: Tensor = self.columns["valid"]
         return [
-            optree.tree_map(lambda x, t=t, b=b: x[t, b], self.columns)  # type: ignore[arg-type,misc]
+            tree_map(lambda x, t=t, b=b: x[t, b], self.columns)
             for b in range(self.lane_num)
             for t in range(len(self))
             if valid[t, b]

@@ -3,7 +3,7 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replay_twin import Feeder, make_replay
 
@@ -91,7 +91,7 @@ def test_state_of_another_capacity_is_refused():
 # Finished items
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 9), st.sampled_from(["uniform", "prioritized"]),
     st.lists(st.lists(st.lists(st.booleans(), min_size=2, max_size=2), max_size=6), max_size=8),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nervex.data.storage import RowStorage
@@ -28,7 +28,7 @@ pushes = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 6), pushes)
 def test_each_lane_keeps_its_newest_rows_whatever_the_blocks(ring_len, steps):
     storage = RowStorage(ring_len * 3, 3)
@@ -69,7 +69,7 @@ def test_block_longer_than_the_ring_with_lanes_of_different_length():
     assert ids_of(storage, 0) == [7, 8, 9, 0] and ids_of(storage, 1) == [101, 102, 103, 104]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 5), st.lists(st.integers(0, 7), min_size=1, max_size=8), st.integers(1, 3))
 @example(4, [6, 6], 2)
 def test_row_ids_name_rows_for_ever(ring_len, sizes, lane_num):
@@ -116,7 +116,7 @@ def test_a_mark_goes_with_the_row_that_it_stood_at():
     assert not storage.gap.any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.one_of(st.integers(1, 4), st.lists(st.integers(0, 5), min_size=1, max_size=8)), max_size=15),
     st.integers(1, 3),

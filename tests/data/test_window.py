@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from replay_twin import ENDS, Feeder, make_replay, poison, rows_of_batch, unpoison
 
@@ -36,7 +36,7 @@ ops = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 4), st.integers(0, 7), st.lists(plans, min_size=3, max_size=3), ops, st.booleans())
 @example(1, 0, [[(1, "terminated")]] * 3, [("push", [0, 1, 2], 2)] * 3, False)
 @example(3, 2, [[(5, "terminated")]] * 3, [("push", [0, 1, 2], 3), ("gap", [1]), ("push", [1, 0], 4)], True)

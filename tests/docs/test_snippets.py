@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"as\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
-FIRST_BUDGET, MORE_BUDGET = 150, 100  # env steps of the first run of a page; how many more each later one may take
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,15 @@ def registered() -> list[dict[str, Any]]:
     return [dict(registry._entries) for registry in REGISTRIES]
 
 
+def shipped(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the entries less those of the pages: what a new process finds, or gets by imports of the zoo."""
+    return [{k: v for k, v in held.items() if v.__module__.startswith(("nervex.", "app_zoo."))} for held in entries]
+
+
 def restore(entries: list[dict[str, Any]]) -> None:
-    for registry, held in zip(REGISTRIES, entries, strict=True):
-        registry._entries = dict(held)
+    """Goes back to ``entries``, keeping what the zoo registered meanwhile: its modules are imported only once."""
+    for registry, held, new in zip(REGISTRIES, entries, shipped(registered()), strict=True):
+        registry._entries = {**held, **new}
 
 
 class Page:
@@ -75,7 +81,6 @@ class Page:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.pristine = registered()
         self.module = types.ModuleType(f"page_{path.stem}")
         self.module.__dict__["print"] = self._print
         sys.modules[self.module.__name__] = self.module
@@ -89,7 +94,7 @@ class Page:
             self._apart(lambda: check_yaml(block))
         elif block.language == "bash":
             for line in block.text.splitlines():
-                self._apart(lambda line=line: self._command(line))
+                self._apart(partial(self._command, line))
 
     def _python(self, block: Block) -> None:
         if block.file is not None:
@@ -112,7 +117,7 @@ class Page:
 
     def _apart(self, action: Callable[[], None]) -> None:
         held = registered()
-        restore(self.pristine)
+        restore(shipped(held))
         try:
             action()
         finally:
@@ -132,8 +137,8 @@ def check_yaml(block: Block) -> None:
     if "env" in data and "policy" in data:
         compile_config(source)
     elif "env" in data:
-        import_names([str(Path(n).resolve()) if n.endswith(".py") else n for n in data["env"].get("import_names", [])], "")
         section = build(EnvConfig, data["env"], source, ("env",))
+        import_names([str(Path(n).resolve()) if n.endswith(".py") else n for n in section["import_names"]], "env")
         own = {k: v for k, v in section.items() if k not in EnvConfig.__dataclass_fields__}
         config_class = ENV_REGISTRY.get(section["env_type"]).config_class
         if config_class is not None:
@@ -143,12 +148,10 @@ def check_yaml(block: Block) -> None:
 
 
 def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], ConfigSource]:
-    budget = iter(range(FIRST_BUDGET, 1_000_000, MORE_BUDGET))
-
     def short(cfg: Any) -> ConfigSource:
         source = as_source(cfg)
-        wanted = source.data.get("max_env_step", float("inf"))
-        source.data["max_env_step"] = min(float(wanted), next(budget))
+        wanted = min(float(source.data.get("max_env_step", "inf")), 100_000)
+        source.data["max_env_step"] = int(min(wanted, 100 + wanted / 400))  # a larger budget stays a larger one
         evaluator = source.data.setdefault("evaluator", {})
         evaluator["n_episode"] = evaluator["confirm_episode"] = 1
         return source

@@ -24,9 +24,9 @@ from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.utils.config_helper import read_config
 from nervex.utils.errors import CheckpointError, ConfigError, EnvFault, NumericalError, RunFolderError
 from nervex.utils.registry import Registry
+from nervex.worker.actor.serial_actor import BaseSerialActor
 from nervex.worker.monitor.jsonl_sink import read_metrics
 from nervex.worker.monitor.sink import MetricSink, without_time
-from nervex.worker.actor.serial_actor import BaseSerialActor
 
 RESULT_KEYS = {"policy", "env", "seed", "stop_reason", "best_eval_return", "last_eval_return", "env_step", "train_iter",
                "wall_s", "cpu_s", "peak_rss_bytes", "run_dir"}  # fmt: skip
@@ -71,7 +71,15 @@ def test_run_folder_and_result(tmp_path: Path) -> None:
     outcome = train(tmp_path / "run", cfg)
     assert json.dumps(cfg, default=str) == before  # the caller's object is left alone
     assert isinstance(outcome.policy, DQNPolicy)
-    for name in ("config.yaml", "versions.json", "metrics.jsonl", "result.json", "curve.png", "tensorboard", "checkpoints"):
+    for name in (
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "result.json",
+        "curve.png",
+        "tensorboard",
+        "checkpoints",
+    ):
         assert (tmp_path / "run" / name).exists(), name
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result.keys() >= RESULT_KEYS
@@ -125,7 +133,8 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
     code = (
         "import json, sys\nfrom nervex.entry import serial_pipeline\n"
-        f"serial_pipeline(json.load(open({str(tmp_path / 'cfg.json')!r})), seed=1, run_dir={str(tmp_path / 'killed')!r}, show=False)"
+        f"cfg = json.load(open({str(tmp_path / 'cfg.json')!r}))\n"
+        f"serial_pipeline(cfg, seed=1, run_dir={str(tmp_path / 'killed')!r}, show=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     metrics = tmp_path / "killed" / "metrics.jsonl"
@@ -217,7 +226,9 @@ def test_hooks_sinks_and_own_model(tmp_path: Path) -> None:
     memory = Memory()
     cfg = config()
     cfg["policy"] = {**cfg["policy"], "model": {}}
-    outcome = train(tmp_path / "a", cfg, hooks=[lambda learner: seen.append(learner.last_iter.val)], sinks=[memory], model_type=Net)
+    outcome = train(
+        tmp_path / "a", cfg, hooks=[lambda learner: seen.append(learner.last_iter.val)], sinks=[memory], model_type=Net
+    )
     assert seen == list(range(1, outcome.result["train_iter"] + 1))
     assert isinstance(outcome.policy.model, Net)
     assert [r.kind for r in memory.rows] == [r["kind"] for r in rows(tmp_path / "a")]

@@ -21,7 +21,7 @@ _NESTED_ACT = spaces.Tuple([spaces.Discrete(2, start=5), spaces.Box(0.0, 10.0, (
 class CountEnv(gymnasium.Env):
     """Counts its steps in its observation; keeps the actions it was given; reuses one observation array."""
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(self, *, end=5, stop="terminated", action_space=None, render_mode=None, gain=0.1, table=()):
         self.observation_space = spaces.Box(-1.0, 100.0, (2,), np.float32)

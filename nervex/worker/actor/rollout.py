@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import optree
 import torch
 
 from nervex.data.columns import Columns, flatten, nest
 from nervex.rl_utils.trajectory import Trajectory
 from nervex.utils.errors import SpecError
+from nervex.utils.tree import tree_map
 
 RESERVED: dict[str, Any] = {
     "valid": np.bool_,
@@ -91,7 +91,7 @@ class Rollout:
         if self.traj_len == np.inf and len(lane_id) > 1 and (length != length[0]).any():
             return [self._padded(lane_id, length, last_obs)]
         return [
-            self._cut(lane_id[length == size], int(size), optree.tree_map(lambda x: x[length == size], last_obs))  # noqa: B023
+            self._cut(lane_id[length == size], int(size), tree_map(lambda x: x[length == size], last_obs))  # noqa: B023
             for size in np.unique(length)
         ]
 
@@ -165,4 +165,4 @@ class Rollout:
 
 
 def _tensors(tree: Any) -> Any:
-    return optree.tree_map(torch.from_numpy, tree)
+    return tree_map(torch.from_numpy, tree)

