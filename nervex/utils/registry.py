@@ -32,9 +32,11 @@ class Registry:
         Raises:
             ConfigError: another user class holds this name already.
         """
-        origin = f"{self._builtin.get(name)}"
-        if name in self._builtin and origin != f"{entry.__module__}:{entry.__qualname__}":
-            _logger.info("%s '%s' of %s replaces the built-in one", self.kind, name, entry.__module__)
+        if name in self._builtin:
+            if self._builtin[name] == f"{entry.__module__}:{entry.__qualname__}":
+                return  # the built-in class itself, when its module is imported
+            if name not in self._entries:
+                _logger.info("%s '%s' of %s replaces the built-in one", self.kind, name, entry.__module__)
         held = self._entries.get(name)
         if held is not None and held is not entry and not self._same_source(held, entry):
             raise ConfigError(

@@ -147,7 +147,6 @@ class TestLoading:
         assert [r.message for r in caplog.records if "policy 'dqn'" in r.message and "replaces" in r.message]
         assert POLICY_REGISTRY.get("dqn") is not DQNPolicy
 
-    @pytest.mark.xfail(strict=True, reason="Registry.register takes the built-in class for a user's")
     @pytest.mark.parametrize("first", ["builtin", "user"])
     def test_whichever_of_the_two_is_imported_first(self, first):
         def builtin():
