@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NoReturn
 
-from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.errors import ConfigError, MissingKeyError, did_you_mean
 from nervex.utils.yaml_reader import KeyPath, dotted
 
 
@@ -38,7 +38,7 @@ class FrozenConfig(dict[str, Any]):
         try:
             return self[name]
         except KeyError as e:
-            raise AttributeError(e.args[0]) from None
+            raise MissingKeyError(e.args[0]) from None
 
     def __missing__(self, key: Any) -> NoReturn:
         raise KeyError(f"no key '{dotted((*self._frozen_path, key))}'{did_you_mean(key, self)}")

@@ -1,12 +1,12 @@
 """The configurations that are shipped with the package, and how a name leads to one."""
 
+import importlib
 import importlib.resources
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from nervex.agent.plugin import PLUGIN_REGISTRY
-from nervex.config.source import read_source
 from nervex.envs.registry import ENV_REGISTRY
 from nervex.policy.base_policy import POLICY_REGISTRY
 from nervex.utils.errors import ConfigError, did_you_mean
@@ -56,14 +56,20 @@ def list_names(what: str) -> list[tuple[str, str]]:
     if what == "configs":
         return [(name, _title(path)) for name, path in sorted(shipped_configs().items())]
     if what == "envs":
-        zoo = {}
-        for path in shipped_configs().values():
-            env = read_source(path).data["env"]
-            if env["env_type"] not in ENV_REGISTRY:
-                zoo[env["env_type"]] = f"env.import_names: {env.get('import_names')}"
-        return sorted([*((n, ENV_REGISTRY.origin(n)) for n in ENV_REGISTRY.names()), *zoo.items()])
+        for module in _zoo_env_modules():
+            importlib.import_module(module)
+        return [
+            (name, f"env.import_names: [{ENV_REGISTRY.origin(name).split(':')[0]}]") for name in ENV_REGISTRY.names()
+        ]
     entries = {"policies": POLICY_REGISTRY, "plugins": PLUGIN_REGISTRY}[what]
     return [(name, entries.origin(name)) for name in entries.names()]
+
+
+def _zoo_env_modules() -> list[str]:
+    """Returns the modules of the application zoo that register an env when they are imported."""
+    root = importlib.resources.files(_ZOO)
+    files = (Path(str(p)).relative_to(str(root)) for p in _walk(root) if p.name.endswith("_env.py"))
+    return sorted(".".join((_ZOO, *path.with_suffix("").parts)) for path in files)
 
 
 def _title(path: Path) -> str:

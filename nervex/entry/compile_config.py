@@ -2,9 +2,8 @@
 
 import copy
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import torch
 
 from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build, check_signature, fail, key_paths, where
-from nervex.config.source import ConfigSource
+from nervex.config.source import COMMAND_LINE, ConfigSource
+from nervex.entry.relations import check_relations, share_values
 from nervex.entry.sections import EnvConfig, MainConfig
 from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
 from nervex.envs.registry import ENV_REGISTRY
@@ -23,13 +23,6 @@ from nervex.utils.import_helper import import_names
 from nervex.worker.actor.env_manager.registry import ENV_MANAGER_REGISTRY
 
 EnvSetting = tuple[Callable[[Any], Any], list[dict[str, Any]], list[dict[str, Any]]]
-
-#: values with one home, under each of the paths that the tutorial's files use
-_ONE_HOME = (
-    (("policy", "learn", "algo", "nstep"), ("policy", "collect", "algo", "nstep")),
-    (("policy", "collect", "unroll_len"), ("replay_buffer", "unroll_len")),
-    (("policy", "collect", "traj_len"), ("actor", "traj_len")),
-)
 
 
 @dataclass(frozen=True)
@@ -84,14 +77,15 @@ def compile_config(
             data[section] = {}
         if section in data and not isinstance(data[section], dict):
             fail(source, (section,), f"is {data[section]!r}; expected a mapping")
-    _share_values(source)
-    main = build(MainConfig, data, source)
+    main = build(MainConfig, data, source)  # problems of the top level come before anything is imported
     if not main["common"]["name"]:
         main["common"]["name"] = _default_name(source)
     policy_class = _policy_class(main, source, policy_type)
+    share_values(source, policy_class.config_class)
+    main = {**build(MainConfig, data, source), "common": main["common"]}
     places = key_paths(policy_class.config_class, ("policy",))
     main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
-    main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source)
+    main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source, "policy")
     if main["policy"]["use_cuda"] and not torch.cuda.is_available():
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
@@ -99,7 +93,7 @@ def compile_config(
     _check_action(policy_class, info, main, source)
     if not model_given:
         _fill_model(main, policy_class, model_type, info, source)
-    _check_relations(main, source)
+    check_relations(main, source)
     return CompiledConfig(FrozenConfig(main), policy_class, model_type, env_fn, actor_cfg, evaluator_cfg, info)
 
 
@@ -112,8 +106,9 @@ def _place(source: ConfigSource, *path: str) -> str:
     return f"'{'.'.join(path)}' {where(source, path)}"
 
 
-def _absolute(names: list[str], source: ConfigSource) -> list[str]:
-    base = source.directory or Path.cwd()
+def _absolute(names: list[str], source: ConfigSource, section: str) -> list[str]:
+    typed = source.positions.get((section, "import_names")) == COMMAND_LINE
+    base = Path.cwd() if typed or source.directory is None else source.directory
     return [str((base / n).resolve()) if n.endswith(".py") else n for n in names]
 
 
@@ -122,7 +117,7 @@ def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy
     names = policy.get("import_names") or []
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         fail(source, ("policy", "import_names"), f"is {names!r}; expected a list of module names or .py files")
-    import_names(_absolute(names, source), _place(source, "policy", "import_names"), package="nervex.policy")
+    import_names(_absolute(names, source, "policy"), _place(source, "policy", "import_names"), package="nervex.policy")
     if given is not None:
         return given
     name = policy.get("policy_type")
@@ -140,7 +135,7 @@ def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy
 
 def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSource) -> EnvSetting:
     general = build(EnvConfig, data["env"], source, ("env",))
-    general["import_names"] = _absolute(general["import_names"], source)
+    general["import_names"] = _absolute(general["import_names"], source, "env")
     import_names(general["import_names"], _place(source, "env", "import_names"))
     name = general["env_type"]
     if name not in ENV_REGISTRY:
@@ -237,79 +232,3 @@ def _accepts(target: Any, key: str) -> bool:
     except ConfigError as e:
         return "unknown key" not in str(e)
     return True
-
-
-def _share_values(source: ConfigSource) -> None:
-    """Copies a value given under one of its paths to the others; two different ones are an error."""
-    for paths in _ONE_HOME:
-        given = [(p, _get(source.data, p)) for p in paths]
-        given = [(p, v) for p, v in given if v is not None]
-        if not given or not all(_number(v) for _, v in given):
-            continue  # a wrong type is reported by the schema
-        (path, value), *others = given
-        for other, other_value in others:
-            if other_value != value and not _infinite(value) and not _infinite(other_value):
-                fail(source, other, f"is {other_value}, but '{'.'.join(path)}' is {value}; they are one value, "
-                     "give it once")  # fmt: skip
-            value = value if _infinite(value) else other_value
-        for p in paths:
-            _set(source.data, p, value)
-
-
-def _number(value: Any) -> bool:
-    return _infinite(value) or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _infinite(value: Any) -> bool:
-    return value == "inf" or (isinstance(value, float) and math.isinf(value))
-
-
-def _get(data: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if not isinstance(data, Mapping) or key not in data:
-            return None
-        data = data[key]
-    return data
-
-
-def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    for key in path[:-1]:
-        if data.get(key) is None:
-            data[key] = {}
-        if not isinstance(data[key], dict):
-            return  # wrong type, reported by the schema
-        data = data[key]
-    data[path[-1]] = value
-
-
-def _check_relations(main: dict[str, Any], source: ConfigSource) -> None:
-    actor, learn = main["actor"], main["policy"]["learn"]
-    if actor["n_sample"] is None and actor["n_episode"] is None:
-        actor["n_sample"] = main["env"].get("actor_env_num", 8)
-    if actor["n_sample"] is not None and actor["n_episode"] is not None:
-        fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
-    capacity = main["replay_buffer"]["meta_maxlen"]
-    if learn["batch_size"] > capacity:
-        fail(source, ("policy", "learn", "batch_size"),
-             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer "
-             "larger")  # fmt: skip
-    _check_limits(main, source, learn, capacity)
-    if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
-        main["evaluator"]["stop_val"]
-    ):
-        raise ConfigError(
-            f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or "
-            "evaluator.stop_val"
-        )
-
-
-def _check_limits(main: dict[str, Any], source: ConfigSource, learn: dict[str, Any], capacity: int) -> None:
-    buffer = main["replay_buffer"]
-    needed = learn["batch_size"] * max(buffer["min_sample_ratio"], learn["train_step"] / buffer["max_reuse"])
-    key = "min_sample_ratio" if learn["train_step"] / buffer["max_reuse"] <= buffer["min_sample_ratio"] else "max_reuse"
-    if needed > capacity * 0.9:  # resets of the envs take rows too
-        fail(source, ("replay_buffer", key), f"asks for {math.ceil(needed)} transitions before learning, and "
-             f"meta_maxlen = {capacity} hardly holds them; make the buffer larger")  # fmt: skip
-    if main["actor"]["random_collect_size"] > capacity:
-        fail(source, ("actor", "random_collect_size"), f"is {main['actor']['random_collect_size']}, more than "
-             f"replay_buffer.meta_maxlen = {capacity}")  # fmt: skip

@@ -109,13 +109,10 @@ def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bo
     if resume:
         run.load_latest()
     else:
-        spec = compiled.info
-        spaces = {
-            "obs": to_json(spec_tree(spec.obs_space)),
-            "action": to_json(spec_tree(spec.act_space, is_action=True)),
-        }
-        (folder.path / SPACES).write_text(json.dumps(spaces, indent=1), encoding="utf-8")
-        folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))
+        obs, action = spec_tree(compiled.info.obs_space), spec_tree(compiled.info.act_space, is_action=True)
+        spaces = json.dumps({"obs": to_json(obs), "action": to_json(action)}, indent=1)
+        (folder.path / SPACES).write_text(spaces, encoding="utf-8")
+    folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))  # a resumed run may have new budgets
     try:
         reason = run.run()
     except BaseException as e:

@@ -10,7 +10,7 @@ from nervex.entry.compile_config import CompiledConfig
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import pick_threads
 from nervex.torch_utils.seeds import set_seed
-from nervex.utils.errors import ConfigError
+from nervex.utils.errors import ConfigError, MissingKeyError
 from nervex.worker.actor.env_manager.registry import create_env_manager
 from nervex.worker.actor.serial_actor import BaseSerialActor
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator
@@ -45,12 +45,8 @@ def build_policy(compiled: CompiledConfig, model: torch.nn.Module | None = None)
     """Builds the policy with all modes; a problem of the user's network becomes one clear error."""
     try:
         return compiled.policy_class(compiled.cfg.policy, model=model, model_type=compiled.model_type)
-    except ConfigError:
-        raise
-    except (AttributeError, KeyError) as e:
-        if "no key" in str(e):  # a policy of the user's reads a key that the file lacks
-            raise ConfigError(f"policy {compiled.policy_class.__name__} reads a key that the config lacks: {e}") from e
-        raise
+    except MissingKeyError as e:
+        raise ConfigError(f"policy {compiled.policy_class.__name__} reads a key that the config lacks: {e}") from e
 
 
 def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, launch: bool = True) -> SerialParts:

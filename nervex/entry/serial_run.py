@@ -73,15 +73,15 @@ class SerialRun:
             while True:
                 reason = self._end()
                 if reason is None and self.loop % self.cfg.evaluator.eval_freq == 0:
-                    reason = self._evaluate()
+                    reason = self._evaluate_once()
                 if reason is not None:
                     break
                 self._one_loop()
                 self.loop += 1
                 if self._save_wanted:
                     self.save()
-            if reason != "interrupted" and self.evaluated_iter != parts.learner.last_iter.val:
-                reason = self._evaluate() or reason
+            if reason != "interrupted":
+                reason = self._evaluate_once() or reason
             parts.learner.call_hook("after_run")
             self.save()
         return reason
@@ -115,6 +115,7 @@ class SerialRun:
             "run": {
                 "loop": self.loop,
                 "evaluated_iter": self.evaluated_iter,
+                "solved": self.solved,
                 "wall_s": self.wall_s,
                 "cpu_s": self.cpu_s,
             },
@@ -137,7 +138,7 @@ class SerialRun:
                 p.replay.mark_gap(range(p.actor.env.lane_num))
             p.evaluator.load_state_dict(state["evaluator"])
             run = state["run"]
-            self.loop, self.evaluated_iter = run["loop"], run["evaluated_iter"]
+            self.loop, self.evaluated_iter, self.solved = run["loop"], run["evaluated_iter"], run["solved"]
             self._wall_before, self._cpu_before = run["wall_s"], run["cpu_s"]
             self.log.load_state_dict(state["log"])
         except (KeyError, RuntimeError, TypeError, ValueError) as e:
@@ -205,7 +206,14 @@ class SerialRun:
         if size:
             self.parts.actor.generate_data(n_sample=size, consume=self._push, random=True)
 
-    def _evaluate(self) -> str | None:
+    def _evaluate_once(self) -> str | None:
+        """Evaluates weights that were not evaluated yet; a run that was killed at the save within an evaluation goes on
+        after it."""
+        if self.evaluated_iter != self.parts.learner.last_iter.val:
+            self._evaluate()
+        return "stop_val" if self.solved else None
+
+    def _evaluate(self) -> None:
         p = self.parts
         before = p.evaluator.best
         start = time.perf_counter()
@@ -225,7 +233,6 @@ class SerialRun:
         self._write("eval", values)
         if before is None or p.evaluator.best > before:
             self.save(pin="best")
-        return "stop_val" if self.solved else None
 
     def _report(self, averages: dict[str, float]) -> None:
         p = self.parts

@@ -14,7 +14,7 @@ from nervex.data.lanes import LaneBlock
 from nervex.entry.spaces import from_json
 from nervex.policy.base_policy import POLICY_REGISTRY, Policy
 from nervex.torch_utils.checkpoint import load_weights
-from nervex.utils.errors import CheckpointError, ConfigError, RunFolderError, SpecError
+from nervex.utils.errors import CheckpointError, ConfigError, MissingKeyError, RunFolderError, SpecError
 from nervex.utils.import_helper import import_names
 from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.monitor.run_folder import RunFolder
@@ -90,7 +90,13 @@ class ServedPolicy:
                 f"policy {self._class.__name__} has no key policy.eval.deterministic, so it acts in one way only; "
                 "call act(obs) without deterministic=False"
             )
-        policy = self._class(FrozenConfig(cfg), model=model, model_type=self._model_type, enable_field=["eval"])
+        try:
+            policy = self._class(FrozenConfig(cfg), model=model, model_type=self._model_type, enable_field=["eval"])
+        except (TypeError, MissingKeyError) as e:
+            raise ConfigError(
+                f"the network of the run cannot be built from policy.model ({e}); if the run was given model_type= or "
+                "model= from Python, give load() the same model_type="
+            ) from e
         self._by_mode[deterministic] = policy
         return policy
 

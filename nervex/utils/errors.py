@@ -12,6 +12,10 @@ class ConfigError(NerveXError, ValueError):
     """A configuration value, key or file is wrong."""
 
 
+class MissingKeyError(ConfigError, AttributeError):
+    """Code asks for a key that the configuration lacks."""
+
+
 class SpecError(NerveXError, ValueError):
     """Data does not have the shape, dtype or range that its specification declares."""
 

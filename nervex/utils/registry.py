@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,4 +76,9 @@ class Registry:
 
     def _same_source(self, held: Any, entry: Any) -> bool:
         """A file that is loaded again (a notebook cell run twice) may register its class again."""
-        return (held.__module__, held.__qualname__) == (entry.__module__, entry.__qualname__)
+        return (_source(held), held.__qualname__) == (_source(entry), entry.__qualname__)
+
+
+def _source(entry: Any) -> str:
+    """Returns the file that defines ``entry``; its module's name when it has none (a notebook)."""
+    return getattr(sys.modules.get(entry.__module__), "__file__", None) or str(entry.__module__)

@@ -258,7 +258,7 @@ def test_accepted_values(annotation, value, expected):
         (IntOrInf, math.nan, "is nan; expected positive int or inf"),
         (IntOrInf, "many", "is 'many' (str); expected positive int or inf"),
         (IntOrInf, True, "is true (bool); expected positive int or inf"),
-        (Any, math.nan, "is nan; expected anything"),
+        (Any, math.nan, "is nan; expected a number"),
     ],
 )
 def test_refused_values(annotation, value, expected):

@@ -149,6 +149,26 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     assert equal_weights(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_an_evaluation_is_not_repeated_after_a_kill_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config(evaluator__eval_freq=20)
+    train(tmp_path / "whole", cfg)
+    original = CheckpointManager.save
+
+    def die(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path = original(self, *args, **kwargs)
+        if kwargs.get("pin") and args[0] > 50:
+            raise KeyboardInterrupt  # the run ends between the save of a new best and what follows it
+        return path
+
+    monkeypatch.setattr(CheckpointManager, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", cfg)
+    monkeypatch.undo()
+    train(tmp_path / "part", cfg, resume=True)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "part")
+    assert equal_weights(tmp_path / "whole", tmp_path / "part")
+
+
 def test_resume_of_another_config_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"policy\.learn\.batch_size is 64 there, 32 here"):
@@ -241,7 +261,7 @@ def test_weights_can_be_loaded(tmp_path: Path) -> None:
     first = train(tmp_path / "b", config(max_train_iter=1, evaluator__n_episode=1), load=tmp_path / "a")
     begun = CheckpointManager(tmp_path / "a" / "checkpoints").pinned("best")
     assert begun is not None and first.result["train_iter"] == 1
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(ConfigError, match="do not fit"):
         train(tmp_path / "c", config(policy__model__embedding_dim=32), load=tmp_path / "a")
 
 

@@ -21,6 +21,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = read_config(find_config("cartpole_dqn"))
     cfg.max_env_step = 400
     cfg.evaluator.n_episode = 1
+    cfg.policy.model.norm_type = None  # so that the network below is easily computed by hand
     path = tmp_path_factory.mktemp("serve") / "run"
     serial_pipeline(cfg, seed=0, run_dir=path, show=False)
     return path

@@ -1,0 +1,116 @@
+"""What several keys of a configuration have to do with each other."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from nervex.config.schema import fail
+from nervex.config.source import ConfigSource
+from nervex.utils.errors import ConfigError
+
+#: values with one home, under each of the paths that the tutorial's files use
+_ONE_HOME = (
+    (("policy", "learn", "algo", "nstep"), ("policy", "collect", "algo", "nstep")),
+    (("policy", "collect", "unroll_len"), ("replay_buffer", "unroll_len")),
+    (("policy", "collect", "traj_len"), ("actor", "traj_len")),
+)
+
+
+def share_values(source: ConfigSource, policy_config: type) -> None:
+    """Copies a value given under one of its paths to the others; two different ones are an error.
+
+    Args:
+        source: its data are changed in place.
+        policy_config: schema of section ``policy``, which may lack some of the paths.
+    """
+    for paths in _ONE_HOME:
+        given = [(p, _get(source.data, p)) for p in paths]
+        given = [(p, v) for p, v in given if v is not None]
+        if not given or not all(_number(v) for _, v in given):
+            continue  # a wrong type is reported by the schema
+        (path, value), *others = given
+        for other, other_value in others:
+            if other_value != value and not _infinite(value) and not _infinite(other_value):
+                fail(source, other, f"is {other_value}, but '{'.'.join(path)}' is {value}; they are one value, "
+                     "give it once")  # fmt: skip
+            value = value if _infinite(value) else other_value
+        for p in paths:
+            if p[0] != "policy" or _has_key(policy_config, p[1:]):
+                _set(source.data, p, value)
+
+
+def _number(value: Any) -> bool:
+    return _infinite(value) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _infinite(value: Any) -> bool:
+    return value == "inf" or (isinstance(value, float) and math.isinf(value))
+
+
+def _get(data: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if not isinstance(data, Mapping) or key not in data:
+            return None
+        data = data[key]
+    return data
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        if not isinstance(data[key], dict):
+            return  # wrong type, reported by the schema
+        data = data[key]
+    data[path[-1]] = value
+
+
+def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
+    """Checks what several keys must satisfy together, and fills in ``actor.n_sample``.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    actor, learn = main["actor"], main["policy"]["learn"]
+    if actor["n_sample"] is None and actor["n_episode"] is None:
+        actor["n_sample"] = main["env"].get("actor_env_num", 8)
+    if actor["n_sample"] is not None and actor["n_episode"] is not None:
+        fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
+    capacity = main["replay_buffer"]["meta_maxlen"]
+    if learn["batch_size"] > capacity:
+        fail(source, ("policy", "learn", "batch_size"),
+             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer "
+             "larger")  # fmt: skip
+    _check_limits(main, source, learn, capacity)
+    if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
+        main["evaluator"]["stop_val"]
+    ):
+        raise ConfigError(
+            f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or "
+            "evaluator.stop_val"
+        )
+
+
+def _check_limits(main: dict[str, Any], source: ConfigSource, learn: dict[str, Any], capacity: int) -> None:
+    buffer = main["replay_buffer"]
+    needed = learn["batch_size"] * max(buffer["min_sample_ratio"], learn["train_step"] / buffer["max_reuse"])
+    key = "min_sample_ratio" if learn["train_step"] / buffer["max_reuse"] <= buffer["min_sample_ratio"] else "max_reuse"
+    if needed > capacity * 0.9:  # resets of the envs take rows too
+        fail(source, ("replay_buffer", key), f"asks for {math.ceil(needed)} transitions before learning, and "
+             f"meta_maxlen = {capacity} hardly holds them; make the buffer larger")  # fmt: skip
+    if main["actor"]["random_collect_size"] > capacity:
+        fail(source, ("actor", "random_collect_size"), f"is {main['actor']['random_collect_size']}, more than "
+             f"replay_buffer.meta_maxlen = {capacity}")  # fmt: skip
+
+
+def _has_key(schema: type, path: tuple[str, ...]) -> bool:
+    """Whether a dataclass takes the key at ``path``: it names it, or is open where the path leaves what it names."""
+    hints = get_type_hints(schema)
+    names = {field.name for field in dataclasses.fields(schema)}
+    if path[0] not in names:
+        return bool(getattr(schema, "open_keys", False))
+    section = hints[path[0]]
+    if len(path) == 1 or not dataclasses.is_dataclass(section):
+        return True
+    return _has_key(section, path[1:])  # type: ignore[arg-type]
