@@ -106,8 +106,15 @@ def leaf_spec(element: EnvElementInfo, is_action: bool = False) -> LeafSpec:
 
 
 def spec_tree(space: Any, is_action: bool = False) -> Any:
-    """Returns ``space`` (an element or a nested dict of elements) with every element in its array form."""
+    """Returns ``space`` (an element or a nested dict of elements) with every element in its array form.
+
+    Raises:
+        SpecError: a key cannot name a column, or an element is not declared fully.
+    """
     if isinstance(space, dict):
+        for key in space:
+            if not isinstance(key, str) or "/" in key:
+                raise SpecError(f"key {key!r} of a nested space is no column name; use text without '/'")
         return {k: spec_tree(v, is_action) for k, v in space.items()}
     return leaf_spec(space, is_action)
 

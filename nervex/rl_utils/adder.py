@@ -145,6 +145,7 @@ def _nstep_windows(data: Trajectory, nstep: int, gamma: float | None) -> Traject
     if "next_obs" in columns:
         out["next_obs"] = tree_map(lambda x: x[last, lane], columns["next_obs"])
     out["terminated"] = out["done"] = terminated[last, lane]
+    out["truncated"] = truncated[last, lane]
     cut_short = (steps < nstep) & truncated[last, lane] & ~terminated[last, lane]
     keep = valid[:emitted] & complete
     dropped = int((valid[:emitted] & ~complete).sum())

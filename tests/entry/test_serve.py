@@ -44,7 +44,7 @@ def greedy(run_dir: Path, obs: np.ndarray) -> np.ndarray:
 
 def test_single_and_batched_observations_agree_with_the_network(run_dir: Path) -> None:
     policy = nervex.load(run_dir)
-    obs = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) * 0.3
+    obs = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) * 3
     batch = policy.act(obs)
     assert batch.shape == (64,) and set(batch.tolist()) == {0, 1}
     assert (batch == greedy(run_dir, obs)).all()
