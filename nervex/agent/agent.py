@@ -156,10 +156,14 @@ class Agent:
             raise ConfigError(f"agent has no '{agent_name}' model; call add_model('{agent_name}', ...) first")
         self._agents[agent_name].add_plugin(plugin_name, **kwargs)
 
-    def full_state(self) -> dict[str, Any]:
-        """Returns plugin states of all sub-agents and the weights of those beside the main one."""
+    def full_state(self, shared: nn.Module | None = None) -> dict[str, Any]:
+        """Returns plugin states of all sub-agents, and the weights of every model but ``shared``, which is saved
+        elsewhere."""
         return {
-            name: {"plugin": agent.plugin_state(), **({} if name == "main" else {"model": agent.model.state_dict()})}
+            name: {
+                "plugin": agent.plugin_state(),
+                **({} if agent.model is shared else {"model": agent.model.state_dict()}),
+            }
             for name, agent in self._agents.items()
         }
 
@@ -167,7 +171,7 @@ class Agent:
         """Restores what :meth:`full_state` gave."""
         for name, part in state.items():
             self._agents[name].load_plugin_state(part["plugin"])
-            if name != "main":
+            if "model" in part:
                 self._agents[name].load_state_dict(part)
 
     def __getattr__(self, key: str) -> Any:

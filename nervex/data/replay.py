@@ -71,7 +71,7 @@ class Replay:
         """Rows that fit."""
         return self.storage.capacity
 
-    def push_data(self, columns: Columns, lane_id: Any = None, length: Any = None) -> None:
+    def push_data(self, columns: Columns, lane_id: Any = None, length: Any = None, gap: Any = None) -> None:
         """Stores a block.
 
         Args:
@@ -79,9 +79,12 @@ class Replay:
                 arrangement, or as unrolls [U, items, ...] when ``unroll_len`` is above 1.
             lane_id: lanes of the block, int [b]; needed for rows only.
             length: rows of each lane, int [b]; None: all T.
+            gap: lanes whose rows do not follow the ones before them, bool [b]; None: no lane.
         """
         arrays = to_numpy(columns)
         if self._rows:
+            if gap is not None:
+                self.mark_gap(np.asarray(lane_id)[gap])
             lanes = self._checked_lanes(lane_id, arrays)
             slot = self.storage.add(arrays, lanes, None if length is None else np.asarray(length))
         else:
@@ -90,6 +93,15 @@ class Replay:
         self.limiter.inserted += int(arrays["valid"].sum())
         if len(slot):
             self.sampler.added(self.storage, self.window, slot)
+
+    def check_room(self, needed: int) -> None:
+        """Raises ConfigError when the replay is full and yet holds fewer than ``needed`` transitions: rows between
+        episodes take their part, and short episodes have many."""
+        if self.count < needed and self.storage.head.min(initial=0) >= self.storage.ring_len:
+            raise ConfigError(
+                f"the replay is full with {self.capacity} rows, of which {self.count} are usable transitions, and "
+                f"{needed} are needed before learning; make replay_buffer.meta_maxlen larger"
+            )
 
     def mark_gap(self, lane_id: Any) -> None:
         """Says that the next rows of these lanes do not follow the ones before them (an actor was restarted)."""

@@ -43,6 +43,11 @@ def _usable(storage: RowStorage, window: Window, slot: np.ndarray) -> Plan:
     return plan
 
 
+def _within_limit(storage: RowStorage, slot: np.ndarray) -> bool:
+    slots, uses = np.unique(slot, return_counts=True)
+    return bool((storage.use_count[slots] + uses <= storage.max_use).all())
+
+
 class UniformSampler:
     """Every row whose window is complete is equally likely, with replacement."""
 
@@ -63,12 +68,16 @@ class UniformSampler:
             kept.append(plan.take(np.flatnonzero(plan.ok)[:missing]))
             missing -= len(kept[-1].slot)
             if missing == 0:
-                return (kept[0] if len(kept) == 1 else _join(kept)), weight
-        plan = _usable(storage, window, np.arange(written))  # hardly any row qualifies: list them
+                drawn = kept[0] if len(kept) == 1 else _join(kept)
+                if storage.max_use == np.inf or _within_limit(storage, drawn.slot):
+                    return drawn, weight
+                break
+        plan = _usable(storage, window, np.arange(written))  # few rows qualify, or few uses are left: list them
         usable = np.flatnonzero(plan.ok)
-        if len(usable) == 0:
-            return None
-        return plan.take(rng.choice(usable, size=size)), weight
+        if storage.max_use == np.inf:
+            return (plan.take(rng.choice(usable, size=size)), weight) if len(usable) else None
+        uses = np.repeat(usable, (storage.max_use - storage.use_count[usable]).astype(np.int64))
+        return (plan.take(rng.choice(uses, size=size, replace=False)), weight) if len(uses) >= size else None
 
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
         """Priorities do not matter here."""
@@ -87,7 +96,7 @@ class UniformSampler:
 
 
 class PrioritizedSampler:
-    """Proportional prioritization.
+    """Proportional prioritization. One batch may hold a row twice, so that a limit of uses can be exceeded by that.
 
         P(i) = p_i^α / Σ_k p_k^α        w_i = (N·P(i))^(−β) / max_j w_j
 

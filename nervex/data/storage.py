@@ -137,8 +137,8 @@ class RowStorage:
         self.use_count[:] = 0
         self._gap_next[:] = True
         self.valid_count = self.spent_count = 0
-        for column in self.column.values():
-            column[:] = 0
+        if self.column:
+            self.column["valid"][:] = False  # the rest is overwritten before it is read
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to go on, as plain data; only written rows are included."""

@@ -102,10 +102,12 @@ class NStepWindow:
         batch = {k: v.take(slot, axis=0) for k, v in column.items()}
         after = storage.step(slot, steps)
         batch |= {f"next_{k}": v.take(after, axis=0) for k, v in column.items() if k == "obs" or k[:4] == "obs/"}
-        reward = np.zeros((len(slot), self.nstep), dtype=np.float32)
+        rewards = column["reward"]
+        reward = np.zeros((len(slot), self.nstep, *rewards.shape[1:]), dtype=np.float32)
+        inside = np.arange(self.nstep)[:, None] < steps  # [n, B]
         row = slot
         for i in range(self.nstep):
-            reward[:, i] = np.where(i < steps, column["reward"][row], 0)
+            reward[:, i] = rewards[row] * inside[i].reshape(-1, *[1] * (rewards.ndim - 1))
             row = storage.step(row, 1)
         last = storage.step(slot, steps - 1)
         batch["reward"] = reward

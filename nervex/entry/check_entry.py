@@ -90,11 +90,12 @@ def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) 
     needed = min(replay.limiter.min_count(compiled.cfg.policy.learn.batch_size, 1), replay.capacity)
 
     def push(block: Block) -> None:
-        replay.push_data(block.traj.columns, block.lane_id, block.length)
+        replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
 
     parts.command.step()
     actor.generate_data(consume=push)
     while replay.count < needed or replay.sample(1) is None:
+        replay.check_room(needed)
         actor.generate_data(consume=push)
     report.done.append(
         f"collect   {actor.env_step} env steps, {actor.episode_count} episodes, as info() declares; "

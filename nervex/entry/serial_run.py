@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nervex.entry.compile_config import CompiledConfig
-from nervex.entry.serial_parts import SerialParts
+from nervex.entry.serial_parts import SerialParts, child_seeds
 from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.torch_utils.seeds import load_rng_state, rng_state
 from nervex.utils.errors import CheckpointError, ConfigError
@@ -42,6 +42,7 @@ class SerialRun:
         self.loop = 0
         self.evaluated_iter = -1
         self.solved = False
+        self._begun = False  # random collection is over
         self._rate_mark = (0.0, 0, 0)  # wall, env step and iteration of the last shown rates
         self._wall_before = self._cpu_before = 0.0
         self._start = time.perf_counter()
@@ -66,8 +67,8 @@ class SerialRun:
         """Runs to the end and returns why it ended: ``stop_val``, a budget's key, or ``interrupted``."""
         parts = self.parts
         with self._signals():
-            if self.loop == 0:
-                parts.learner.call_hook("before_run")
+            parts.learner.call_hook("before_run")
+            if not self._begun:
                 self._random_collect()
                 self.save()
             while True:
@@ -76,8 +77,8 @@ class SerialRun:
                     reason = self._evaluate_once()
                 if reason is not None:
                     break
-                self._one_loop()
-                self.loop += 1
+                if self._one_loop():
+                    self.loop += 1
                 if self._save_wanted:
                     self.save()
             if reason != "interrupted":
@@ -116,6 +117,7 @@ class SerialRun:
                 "loop": self.loop,
                 "evaluated_iter": self.evaluated_iter,
                 "solved": self.solved,
+                "begun": self._begun,
                 "wall_s": self.wall_s,
                 "cpu_s": self.cpu_s,
             },
@@ -134,11 +136,12 @@ class SerialRun:
             p.policy.load_state_dict(state["policy"])
             p.learner.load_state_dict(state["learner"])
             p.replay.load_state_dict(state["replay"])
-            if not p.actor.load_state_dict(state["actor"]):
-                p.replay.mark_gap(range(p.actor.env.lane_num))
+            p.actor.load_state_dict(state["actor"], child_seeds(self.cfg.seed)["actor_env"])
             p.evaluator.load_state_dict(state["evaluator"])
             run = state["run"]
-            self.loop, self.evaluated_iter, self.solved = run["loop"], run["evaluated_iter"], run["solved"]
+            self.loop, self.evaluated_iter, self._begun = run["loop"], run["evaluated_iter"], run["begun"]
+            last = p.evaluator.last  # the bar may have been raised
+            self.solved = bool(run["solved"] and last is not None and last.mean >= self.cfg.evaluator.stop_val)
             self._wall_before, self._cpu_before = run["wall_s"], run["cpu_s"]
             self.log.load_state_dict(state["log"])
         except (KeyError, RuntimeError, TypeError, ValueError) as e:
@@ -170,13 +173,18 @@ class SerialRun:
             "run_dir": str(self.folder.path),
         }
 
-    def _one_loop(self) -> None:
+    def _one_loop(self) -> bool:
+        """Collects and learns; False when a budget or Ctrl-C ended the collection, which then goes on where it was."""
         p, learn = self.parts, self.cfg.policy.learn
         p.command.step()
         needed = p.replay.limiter.min_count(self._batch_size, learn.train_step)
-        _, p.learner.collect_info = p.actor.generate_data(consume=self._push)
-        while p.replay.count < needed and not self._over_env_step():
-            p.actor.generate_data(consume=self._push)
+        while True:
+            _, p.learner.collect_info = p.actor.generate_data(consume=self._push, stop=self._must_stop)
+            if p.replay.count >= needed:
+                break
+            if self._must_stop():
+                return False
+            p.replay.check_room(needed)
         for _ in range(learn.train_step):
             if p.learner.last_iter.val >= self.cfg.max_train_iter:
                 break
@@ -188,9 +196,10 @@ class SerialRun:
                 self._update_priority()
         if self.cfg.policy.on_policy:
             p.replay.clear()
+        return True
 
     def _push(self, block: Block) -> None:
-        self.parts.replay.push_data(block.traj.columns, block.lane_id, block.length)
+        self.parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
 
     def _update_priority(self) -> None:
         info = self.parts.learner.priority_info
@@ -202,9 +211,12 @@ class SerialRun:
         self.parts.replay.update(info)
 
     def _random_collect(self) -> None:
-        size = self.cfg.actor.random_collect_size
-        if size:
-            self.parts.actor.generate_data(n_sample=size, consume=self._push, random=True)
+        p, size = self.parts, self.cfg.actor.random_collect_size
+        p.command.step()
+        while p.actor.sample_count < size and not self._must_stop():
+            left = size - p.actor.sample_count
+            p.actor.generate_data(n_sample=left, consume=self._push, random=True, stop=self._must_stop)
+        self._begun = p.actor.sample_count >= size
 
     def _evaluate_once(self) -> str | None:
         """Evaluates weights that were not evaluated yet; a run that was killed at the save within an evaluation goes on
@@ -256,8 +268,8 @@ class SerialRun:
     def _want_save(self) -> None:
         self._save_wanted = True
 
-    def _over_env_step(self) -> bool:
-        return bool(self.parts.actor.env_step >= self.cfg.max_env_step) or self._interrupted
+    def _must_stop(self) -> bool:
+        return self._end() is not None
 
     def _end(self) -> str | None:
         if self._interrupted:

@@ -9,11 +9,15 @@ from nervex.agent.agent import Agent
 from nervex.data.lanes import LaneBlock
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import to_device
+from nervex.utils.errors import CheckpointError
 from nervex.utils.tree import tree_map
 
 
 class CommonPolicy(Policy):
     """A policy whose data are plain columns and whose state lives in its optimizers and agents."""
+
+    #: further attributes that a checkpoint must hold: counters and other plain values
+    state_names: tuple[str, ...] = ()
 
     _collect_agent: Agent
     _eval_agent: Agent
@@ -68,28 +72,45 @@ class CommonPolicy(Policy):
                 part.target_update(weights, direct=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of every agent and of everything else that has ``state_dict`` (optimizers, schedules)."""
-        return {
-            name: part.full_state() if isinstance(part, Agent) else part.state_dict()
-            for name, part in self._parts().items()
-        }
+        """Returns the state of every attribute that has one: agents, optimizers, schedules, further networks, tensors,
+        and the plain values named in ``state_names``."""
+        states: dict[str, Any] = {name: getattr(self, name) for name in self.state_names}
+        for name, part in self._parts().items():
+            if isinstance(part, Agent):
+                states[name] = part.full_state(self._model)
+            else:
+                states[name] = part.detach().clone() if isinstance(part, torch.Tensor) else part.state_dict()
+        return states
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave.
+
+        Raises:
+            CheckpointError: the state has other parts than this policy.
+        """
         parts = self._parts()
-        for name, part_state in state.items():
-            if name in parts:
-                part = parts[name]
-                if isinstance(part, Agent):
-                    part.load_full_state(part_state)
-                else:
-                    part.load_state_dict(part_state)
+        own = {*parts, *self.state_names}
+        if own != state.keys():
+            raise CheckpointError(
+                f"the saved state of policy {type(self).__name__} has the parts {sorted(state)}, this one {sorted(own)}"
+            )
+        for name in self.state_names:
+            setattr(self, name, state[name])
+        for name, part in parts.items():
+            if isinstance(part, Agent):
+                part.load_full_state(state[name])
+            elif isinstance(part, torch.Tensor):
+                with torch.no_grad():
+                    part.copy_(state[name])
+            else:
+                part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
         return {
             name: value
             for name, value in vars(self).items()
-            if isinstance(value, Agent)
-            or (hasattr(value, "load_state_dict") and not isinstance(value, torch.nn.Module))
+            if value is not self._model
+            and (isinstance(value, Agent | torch.Tensor) or hasattr(value, "load_state_dict"))
         }
 
 

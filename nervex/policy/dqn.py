@@ -121,7 +121,7 @@ class DQNPolicy(CommonPolicy):
         self._optimizer.step()
         self._agent.target_update(self._agent.state_dict()["model"])
         return {
-            "cur_lr": self._optimizer.defaults["lr"],
+            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": loss.detach(),
             "q_value": q_value.detach().mean(),
             "priority": td_error.abs(),  # [B]

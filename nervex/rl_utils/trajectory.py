@@ -23,6 +23,7 @@ class Trajectory(Sequence):
         last_obs: observation after the last row of each lane, nested tensors [b, ...] (row T of ``obs``), or None.
         return_num: how many of the last rows the actor must put before the lanes' next block.
         unroll_len: rows of one training item; above 1, the columns are [unroll_len, items, ...].
+        length: rows of each lane, int64 [b], when they differ (padded whole episodes); else None.
         dropped: windows left out because a time limit cut them short and the loss cannot bootstrap them.
     """
 
@@ -33,12 +34,14 @@ class Trajectory(Sequence):
         return_num: int = 0,
         unroll_len: int = 1,
         dropped: int = 0,
+        length: Tensor | None = None,
     ) -> None:
         self.columns = columns
         self.last_obs = last_obs
         self.return_num = return_num
         self.unroll_len = unroll_len
         self.dropped = dropped
+        self.length = length
 
     def __len__(self) -> int:
         return int(self.columns["valid"].shape[0])

@@ -28,11 +28,13 @@ class Block(NamedTuple):
         traj: the rows, [T, b, ...]; valid until the rollout is written again.
         lane_id: int64 [b].
         length: rows of each lane, int64 [b], when they differ; else None.
+        gap: lanes whose rows do not follow those handed on before, bool [b]; None: no lane.
     """
 
     traj: Trajectory
     lane_id: np.ndarray
     length: np.ndarray | None
+    gap: np.ndarray | None = None
 
 
 class Rollout:
@@ -69,7 +71,7 @@ class Rollout:
         in_step = len(lane_id) == self.lane_num and (cursor == cursor[0]).all() and (lane_id == self._everyone).all()
         where: Any = int(cursor[0]) if in_step else (cursor, lane_id)
         for name, value in flat.items():
-            self._column[name][where] = value.numpy() if isinstance(value, torch.Tensor) else value
+            self._column[name][where] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
         for name, value in reserved.items():
             self._column[name][where] = value
         self.cursor[lane_id] += 1
@@ -78,7 +80,8 @@ class Rollout:
         """Returns those of the lanes that must be handed on: cut length reached, or (``inf``) episode ended."""
         if self.traj_len == np.inf:
             return lane_id[ended]
-        return lane_id[self.cursor[lane_id] - self.carried[lane_id] >= self.traj_len]
+        full = self.cursor[lane_id] - self.carried[lane_id] >= self.traj_len
+        return lane_id if full.all() else lane_id[full]
 
     def blocks(self, lane_id: np.ndarray, last_obs: Any) -> list[Block]:
         """Returns the rows of the lanes ``lane_id``: one block per number of rows, or one padded block (``inf``).
@@ -88,7 +91,9 @@ class Rollout:
             last_obs: observations after their last rows, nested arrays [b, ...].
         """
         length = self.cursor[lane_id]
-        if self.traj_len == np.inf and len(lane_id) > 1 and (length != length[0]).any():
+        if (length == length[0]).all():
+            return [self._cut(lane_id, int(length[0]), last_obs)]
+        if self.traj_len == np.inf:
             return [self._padded(lane_id, length, last_obs)]
         return [
             self._cut(lane_id[length == size], int(size), tree_map(lambda x: x[length == size], last_obs))  # noqa: B023
@@ -131,11 +136,17 @@ class Rollout:
         return Block(Trajectory(nest(columns), _tensors(last_obs)), lane_id, None)
 
     def _padded(self, lane_id: np.ndarray, length: np.ndarray, last_obs: Any) -> Block:
-        columns = {k: v[: int(length.max()), lane_id] for k, v in self._tensor.items()}  # a copy
-        beyond = torch.from_numpy(np.arange(int(length.max()))[:, None] >= length)
-        for name in ("valid", "terminated", "truncated"):
-            columns[name][beyond] = False
-        return Block(Trajectory(nest(columns), _tensors(last_obs)), lane_id, length)
+        rows = int(length.max())
+        columns = {k: v[:rows, lane_id] for k, v in self._tensor.items()}  # a copy
+        beyond = torch.from_numpy(np.arange(rows)[:, None] >= length)
+        for column in columns.values():
+            column[beyond] = 0
+        short = np.flatnonzero(length < rows)  # their row after the last one holds the observation after it
+        for name, value in flatten({"obs": last_obs}).items():
+            if name in columns:
+                columns[name][torch.from_numpy(length[short]), torch.from_numpy(short)] = torch.from_numpy(value[short])
+        traj = Trajectory(nest(columns), _tensors(last_obs), length=torch.from_numpy(length))
+        return Block(traj, lane_id, length)
 
     def _allocate(self, flat: dict[str, Any], lanes: int) -> None:
         for name, value in flat.items():
@@ -145,7 +156,7 @@ class Rollout:
                     "called with columns and must return one row per lane, first dimension first"
                 )
         self._rows = self._first_rows()
-        dtypes = {k: (v.numpy() if isinstance(v, torch.Tensor) else v).dtype for k, v in flat.items()}
+        dtypes = {k: (v.cpu().numpy() if isinstance(v, torch.Tensor) else v).dtype for k, v in flat.items()}
         shapes = {k: tuple(v.shape[1:]) for k, v in flat.items()}
         lead = (self._rows, self.lane_num)
         self._column = {k: np.zeros(lead + shapes[k], dtypes[k]) for k in flat}

@@ -13,10 +13,10 @@ from nervex.config.schema import IntOrInf, option
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.envs.base_env import BaseEnvTimestep
-from nervex.rl_utils.trajectory import Trajectory
-from nervex.utils.errors import ConfigError, NumericalError
-from nervex.utils.tree import tree_leaves, tree_map
+from nervex.utils.errors import ConfigError, SpecError
+from nervex.utils.tree import tree_map
 from nervex.worker.actor.rollout import Block, Rollout
+from nervex.worker.actor.samples import as_actions, copied, finished, random_action
 
 
 @dataclass
@@ -49,6 +49,8 @@ class BaseSerialActor:
         self.env_step = self.episode_count = self.sample_count = 0
         self.recent_return: deque[float] = deque(maxlen=cfg["return_window"])
         self.dropped_window = 0
+        self._owed = 0  # transitions asked for and not collected yet; negative: collected ahead
+        self._fruit_step = 0  # env step of the newest training sample
         self.policy = policy
         self._env: Any = None
         if env is not None:
@@ -68,16 +70,23 @@ class BaseSerialActor:
         self._env = env
         if launch:
             env.launch()
-        lanes = env.lane_num
-        self._rollout = Rollout(lanes, float(self._cfg["traj_len"]))
-        self._episode_id = np.zeros(lanes, dtype=np.int64)
-        self._episode_step = np.zeros(lanes, dtype=np.int64)
-        self._pending: dict[int, tuple[Any, Any]] = {}  # lane -> its last observation and output, while it steps
+        self._episode_id = np.full(env.lane_num, -1, dtype=np.int64)
+        self._forget()
 
     def reset(self) -> None:
-        """Forgets unfinished rows and the policy's state."""
-        self._rollout = Rollout(self._env.lane_num, float(self._cfg["traj_len"]))
+        """Begins new episodes; unfinished rows and the policy's state are forgotten."""
+        self._env.reset()
+        self._forget()
         self.policy.reset()
+
+    def _forget(self) -> None:
+        lanes = self._env.lane_num
+        self._rollout = Rollout(lanes, float(self._cfg["traj_len"]))
+        self._episode_id += 1
+        self._episode_step = np.zeros(lanes, dtype=np.int64)
+        self._version = np.zeros(lanes, dtype=np.int64)  # of the weights that chose each lane's action
+        self._gap = np.ones(lanes, dtype=bool)  # the lane's next rows do not follow those handed on before
+        self._pending: dict[int, tuple[Any, Any]] = {}  # lane -> its last observation and output, while it steps
 
     def close(self) -> None:
         """Closes the envs."""
@@ -90,29 +99,41 @@ class BaseSerialActor:
         n_sample: int | None = None,
         consume: Callable[[Block], None] | None = None,
         random: bool = False,
+        stop: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Block], dict[str, Any]]:
         """Collects ``n_sample`` transitions or ``n_episode`` episodes (the config's numbers unless given).
 
+        Blocks come whole, so that a call may give more than it was asked for; the next call gives so much less. Rows of
+        a block that is not full stay for the next call.
+
         Args:
-            n_episode, n_sample: how much; rows of a block that is not full stay for the next call.
+            n_episode, n_sample: how much.
             consume: receives each block as soon as it is full; the block's memory is reused afterwards. None: blocks
                 are copied and returned.
-            random: draw actions uniformly from the action space instead of asking the policy.
+            random: draw actions uniformly from the action space instead of taking the policy's.
+            stop: asked before each step; True ends the call early, and the next call makes up for it.
 
         Returns:
             ``(blocks, info)``; info counts this call's ``total_step``, ``total_sample``, ``total_episode`` and
             ``total_duration`` (seconds).
+
+        Raises:
+            SpecError: the policy makes no training sample of all that is collected.
         """
         if n_episode is None and n_sample is None:
             n_episode, n_sample = self._cfg["n_episode"], self._cfg["n_sample"]
         blocks: list[Block] = []
-        sink = consume or (lambda block: blocks.append(_copied(block)))
+        sink = consume or (lambda block: blocks.append(copied(block)))
         start = time.perf_counter()
         before = self.env_step, self.sample_count, self.episode_count
-        while (n_sample is not None and self.sample_count - before[1] < n_sample) or (
-            n_episode is not None and self.episode_count - before[2] < n_episode
-        ):
+        if n_sample is not None:
+            self._owed += n_sample
+        until = before[2] + (n_episode or 0)
+        while (self._owed > 0 if n_sample is not None else self.episode_count < until) and not stop():
             self._step(sink, random)
+            self._check_fruit(n_sample)
+        if n_sample is not None and self._owed > 0:  # stopped: the next call asks for its own part again
+            self._owed -= n_sample
         info = {
             "total_step": self.env_step - before[0],
             "total_sample": self.sample_count - before[1],
@@ -121,6 +142,15 @@ class BaseSerialActor:
             "total_collect_step": self.env_step,
         }
         return blocks, info
+
+    def _check_fruit(self, n_sample: int | None) -> None:
+        barren = self.env_step - self._fruit_step
+        cut = self._rollout.traj_len * self._rollout.lane_num
+        if n_sample is not None and cut != np.inf and barren > 1000 + 10 * max(n_sample, cut):
+            raise SpecError(
+                f"the policy's _get_train_sample gave no sample of the last {barren} env steps; it must return the "
+                "trajectory, or items made of it"
+            )
 
     def metrics(self) -> dict[str, float]:
         """Returns what a run shows of its collection."""
@@ -136,6 +166,10 @@ class BaseSerialActor:
         are left out too, because nothing will follow them."""
         return {
             "counter": [self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window],
+            "owed": self._owed,
+            "fruit_step": self._fruit_step,
+            "version": self._version.copy(),
+            "gap": self._gap.copy(),
             "recent_return": list(self.recent_return),
             "episode_id": self._episode_id.copy(),
             "episode_step": self._episode_step.copy(),
@@ -144,12 +178,12 @@ class BaseSerialActor:
             "pending": {lane: list(pair) for lane, pair in self._pending.items()} if envs else {},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> bool:
+    def load_state_dict(self, state: dict[str, Any], fresh_seed: int = 0) -> None:
         """Restores what :meth:`state_dict` gave.
 
-        Returns:
-            Whether the envs go on where they were; if not, new episodes begin, and the next rows do not follow those
-            that were handed on before.
+        Args:
+            state: without the envs' state, new episodes begin, and the next rows do not follow those handed on before.
+            fresh_seed: of these new episodes.
         """
         self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window = state[
             "counter"
@@ -157,21 +191,23 @@ class BaseSerialActor:
         self.recent_return.clear()
         self.recent_return.extend(state["recent_return"])
         self._episode_id[:] = state["episode_id"]
-        self._episode_step[:] = state["episode_step"]
+        self._owed, self._fruit_step = int(state["owed"]), int(state["fruit_step"])
         if state["env"] is None:
-            self._episode_id += 1
-            self._episode_step[:] = 0
+            self._forget()
             self.policy.reset()
+            seeds = np.random.SeedSequence((fresh_seed, self.env_step)).generate_state(self._env.lane_num)
+            self._env.seed(seeds.tolist())
             self._env.launch()
-            return False
+            return
+        self._episode_step[:] = state["episode_step"]
+        self._version[:], self._gap[:] = state["version"], state["gap"]
         self._rollout.load_state_dict(state["rollout"])
         self._pending = {lane: (pair[0], pair[1]) for lane, pair in state["pending"].items()}
         self._env.load_state_dict(state["env"])
-        return True
 
     def _step(self, sink: Callable[[Block], None], random: bool) -> None:
         lane_id, obs, output = self._act(random)
-        step = self._env.step_block(_actions(output["action"]), lane_id)
+        step = self._env.step_block(as_actions(output["action"]), lane_id)
         if step.lane_id is not lane_id:  # an asynchronous manager: other lanes may have finished
             obs, output = self._pair(lane_id, obs, output, step.lane_id)
         self._record(obs, output, step)
@@ -185,11 +221,11 @@ class BaseSerialActor:
         ready = self._env.ready_block()
         obs = tree_map(torch.from_numpy, ready.obs)
         with torch.inference_mode():
+            lane_id, data = self.policy.data_preprocess(LaneBlock(ready.lane_id, obs))
+            output = self.policy.forward(lane_id, data)
             if random:
-                output = {"action": random_action(self._env.action_spec, len(ready.lane_id))}
-            else:
-                lane_id, data = self.policy.data_preprocess(LaneBlock(ready.lane_id, obs))
-                output = self.policy.forward(lane_id, data)
+                output = {**output, "action": random_action(self._env.action_spec, len(ready.lane_id))}
+        self._version[ready.lane_id] = self.policy_version
         return ready.lane_id, obs, output
 
     def _pair(self, lane_id: np.ndarray, obs: Any, output: Any, back: np.ndarray) -> tuple[Any, Any]:
@@ -197,9 +233,6 @@ class BaseSerialActor:
         for row, lane in enumerate(lane_id.tolist()):
             self._pending[lane] = tree_map(lambda x, row=row: x[row].clone(), (obs, output))  # type: ignore[misc]
         rows = [self._pending.pop(lane) for lane in back.tolist()]
-        if any(row[1].keys() != rows[0][1].keys() for row in rows):  # random actions come with nothing else
-            shared = set.intersection(*(set(row[1]) for row in rows))
-            rows = [(obs, {k: v for k, v in output.items() if k in shared}) for obs, output in rows]
         paired: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
         return paired[0], paired[1]
 
@@ -215,7 +248,7 @@ class BaseSerialActor:
             "valid": step.valid,
             "terminated": step.terminated,
             "truncated": step.truncated,
-            "policy_version": self.policy_version,
+            "policy_version": self._version[lane],
             "lane_id": lane,
             "episode_id": self._episode_id[lane],
             "episode_step": self._episode_step[lane],
@@ -235,67 +268,22 @@ class BaseSerialActor:
             self.recent_return.extend(step.episode_return[ended].tolist())
 
     def _hand_on(self, full: np.ndarray, step: Any, sink: Callable[[Block], None]) -> None:
-        row = np.zeros(self._rollout.lane_num, dtype=np.int64)
-        row[step.lane_id] = np.arange(len(step.lane_id))
-        order = row[full]
-        for block in self._rollout.blocks(full, tree_map(lambda x: x[order], step.obs)):
+        last_obs = step.obs
+        if full is not step.lane_id:
+            row = np.zeros(self._rollout.lane_num, dtype=np.int64)
+            row[step.lane_id] = np.arange(len(step.lane_id))
+            last_obs = tree_map(lambda x: x[row[full]], last_obs)
+        for block in self._rollout.blocks(full, last_obs):
             asked = block.traj
             sample = self.policy.get_train_sample(asked)
-            done = _finished(sample, asked)
+            done = finished(sample, asked)
             self.dropped_window += done.dropped
             if len(done):
-                self.sample_count += int(done["valid"].sum())
-                sink(Block(done, block.lane_id, block.length))
+                count = int(done["valid"].sum())
+                self.sample_count += count
+                self._owed -= count
+                self._fruit_step = self.env_step if count else self._fruit_step
+                lanes = block.lane_id
+                sink(Block(done, lanes, block.length, self._gap[lanes].copy() if self._gap.any() else None))
+                self._gap[lanes] = False
             self._rollout.keep_last(block.lane_id, asked.return_num)
-
-
-def random_action(spec: Any, lane_num: int) -> Any:
-    """Returns actions drawn uniformly from the action space (normal where it is unbounded), tensors [b, ...]."""
-    if isinstance(spec, dict):
-        return {k: random_action(v, lane_num) for k, v in spec.items()}
-    if spec.kind == "discrete":
-        return torch.randint(spec.n, (lane_num,))
-    if spec.kind == "multi_discrete":
-        return torch.stack([torch.randint(n, (lane_num,)) for n in spec.n], dim=1)
-    if spec.kind == "multi_binary":
-        return torch.randint(2, (lane_num, *spec.shape)).to(torch.from_numpy(np.zeros(0, spec.dtype)).dtype)
-    low = torch.tensor(np.broadcast_to(spec.low, spec.shape), dtype=torch.float32)
-    high = torch.tensor(np.broadcast_to(spec.high, spec.shape), dtype=torch.float32)
-    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        return torch.randn(lane_num, *spec.shape)
-    return low + (high - low) * torch.rand(lane_num, *spec.shape)
-
-
-def _finished(sample: Any, asked: Trajectory) -> Trajectory:
-    """Returns training samples as a trajectory whose ``done`` means terminated."""
-    if sample is None or (not isinstance(sample, Trajectory) and len(sample) == 0):
-        return Trajectory({"valid": torch.zeros(0, asked.lane_num, dtype=torch.bool)})
-    if not isinstance(sample, Trajectory):
-        rows = [to_plain(row) for row in sample]
-        stacked: Any = tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *rows)
-        if stacked["reward"].dim() < 2:
-            stacked = tree_map(lambda x: x.unsqueeze(1), stacked)
-        stacked.setdefault("valid", torch.ones(stacked["reward"].shape[:2], dtype=torch.bool))
-        sample = Trajectory(stacked, dropped=asked.dropped)
-    if "done" in sample.columns and "terminated" in sample.columns:
-        sample.columns["done"] = sample.columns["terminated"]
-    return sample
-
-
-def _copied(block: Block) -> Block:
-    traj = block.traj
-    columns: Any = tree_map(torch.clone, traj.columns)
-    return block._replace(traj=Trajectory(columns, traj.last_obs, traj.return_num, traj.unroll_len, traj.dropped))
-
-
-def _actions(action: Any) -> Any:
-    """Returns actions as arrays for the envs.
-
-    Raises:
-        NumericalError: an action is not finite, as when the network's weights are not.
-    """
-    arrays = tree_map(lambda x: x.cpu().numpy(), action)
-    for leaf in tree_leaves(arrays):
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            raise NumericalError("the policy's action is not finite; its network returned NaN or infinity")
-    return arrays

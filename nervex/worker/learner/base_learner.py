@@ -94,7 +94,7 @@ class BaseLearner:
         data = self.policy.data_preprocess(batch)
         output: dict[str, Any] = self.policy.forward(data)
         priority = output.pop("priority", None)
-        index = data.get("index") if isinstance(data, dict) else None
+        index = batch.get("index") if isinstance(batch, dict) else None
         self._priority_info = None if priority is None or index is None else {"index": index, "priority": priority}
         self.last_iter.add(1)
         if self.last_iter.val % self._cfg["check_finite_freq"] == 0:

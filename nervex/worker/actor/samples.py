@@ -1,0 +1,68 @@
+"""What passes between an actor's policy, its envs and whoever takes its samples."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from nervex.data.columns import to_plain
+from nervex.rl_utils.trajectory import Trajectory
+from nervex.utils.errors import NumericalError
+from nervex.utils.tree import tree_leaves, tree_map
+from nervex.worker.actor.rollout import Block
+
+
+def random_action(spec: Any, lane_num: int) -> Any:
+    """Returns actions drawn uniformly from the action space (normal where it is unbounded), tensors [b, ...]."""
+    if isinstance(spec, dict):
+        return {k: random_action(v, lane_num) for k, v in spec.items()}
+    if spec.kind == "discrete":
+        return torch.randint(spec.n, (lane_num,))
+    if spec.kind == "multi_discrete":
+        return torch.stack([torch.randint(n, (lane_num,)) for n in spec.n], dim=1)
+    if spec.kind == "multi_binary":
+        return torch.randint(2, (lane_num, *spec.shape)).to(torch.from_numpy(np.zeros(0, spec.dtype)).dtype)
+    low = torch.tensor(np.broadcast_to(spec.low, spec.shape), dtype=torch.float32)
+    high = torch.tensor(np.broadcast_to(spec.high, spec.shape), dtype=torch.float32)
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+        return torch.randn(lane_num, *spec.shape)
+    return low + (high - low) * torch.rand(lane_num, *spec.shape)
+
+
+def finished(sample: Any, asked: Trajectory) -> Trajectory:
+    """Returns training samples as a trajectory whose ``done`` means terminated."""
+    if sample is None or (not isinstance(sample, Trajectory) and len(sample) == 0):
+        return Trajectory({"valid": torch.zeros(0, asked.lane_num, dtype=torch.bool)})
+    if not isinstance(sample, Trajectory):
+        rows = [tree_map(torch.as_tensor, to_plain(row)) for row in sample]
+        stacked: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
+        of_lanes = "valid" in rows[0] or all(x.shape[:1] == (asked.lane_num,) for x in tree_leaves(rows[0]))
+        if not of_lanes:  # finished items, each without a dimension for lanes
+            stacked = tree_map(lambda x: x.unsqueeze(1), stacked)
+        stacked.setdefault("valid", torch.ones(stacked["reward"].shape[:2], dtype=torch.bool))
+        sample = Trajectory(stacked, dropped=asked.dropped)
+    if "done" in sample.columns and "terminated" in sample.columns:
+        sample.columns["done"] = sample.columns["terminated"]
+    return sample
+
+
+def copied(block: Block) -> Block:
+    """Returns a block whose memory is its own."""
+    traj = block.traj
+    columns: Any = tree_map(torch.clone, traj.columns)
+    last_obs = tree_map(torch.clone, traj.last_obs) if traj.last_obs is not None else None
+    kept = Trajectory(columns, last_obs, traj.return_num, traj.unroll_len, traj.dropped, traj.length)
+    return block._replace(traj=kept)
+
+
+def as_actions(action: Any) -> Any:
+    """Returns actions as arrays for the envs.
+
+    Raises:
+        NumericalError: an action is not finite, as when the network's weights are not.
+    """
+    arrays = tree_map(lambda x: x.cpu().numpy(), action)
+    for leaf in tree_leaves(arrays):
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            raise NumericalError("the policy's action is not finite; its network returned NaN or infinity")
+    return arrays
