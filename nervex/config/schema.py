@@ -33,6 +33,7 @@ from nervex.config.checker import (
     type_text,
     understood,
 )
+from nervex.config.frozen import FrozenConfig
 from nervex.config.source import ConfigSource, fail, locate, where
 from nervex.utils.yaml_reader import KeyPath, dotted
 
@@ -111,6 +112,15 @@ def build(
     result = checker.section(cls, data, path)
     checker.finish()
     return result
+
+
+def complete(cls: type, cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a section that a caller wrote by hand, checked and with defaults filled in; one of a compiled
+    configuration is returned as it is."""
+    if isinstance(cfg, FrozenConfig):
+        return cfg
+    source = ConfigSource.from_dict(cfg, name=cls.__name__)
+    return FrozenConfig(build(cls, source.data, source))
 
 
 def key_paths(cls: type, path: KeyPath = ()) -> dict[str, list[str]]:

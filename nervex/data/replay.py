@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from nervex.config.schema import option
+from nervex.config.schema import complete, option
 from nervex.data.columns import Columns, to_numpy
 from nervex.data.limiter import Limiter
 from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler
@@ -35,14 +35,14 @@ class Replay:
     """Holds what actors collected, and draws batches from it.
 
     Args:
-        cfg: a ``ReplayConfig`` as mapping (all keys present).
+        cfg: a ``ReplayConfig`` as mapping (missing keys take their defaults).
         lane_num: number of lanes that push rows.
         window: what one sample is; None: pushed rows are finished items.
         seed: of the draws.
     """
 
     def __init__(self, cfg: Any, lane_num: int, window: Window | None = None, seed: int = 0) -> None:
-        self._cfg = cfg
+        self._cfg = cfg = complete(ReplayConfig, cfg)
         self._rows = window is not None
         self.window: Window = window if window is not None else ItemWindow(time_first=cfg["unroll_len"] > 1)
         rows = lane_num if self._rows else 1

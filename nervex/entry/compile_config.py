@@ -89,6 +89,9 @@ def compile_config(
     if main["policy"]["use_cuda"] and not torch.cuda.is_available():
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
+    if not actor_cfg or not evaluator_cfg:
+        raise ConfigError(f"there are {len(actor_cfg)} collecting and {len(evaluator_cfg)} evaluating envs; expected "
+                          "at least one of each")  # fmt: skip
     info = _env_info(env_fn, actor_cfg[0], source)
     _check_action(policy_class, info, main, source)
     if not model_given:

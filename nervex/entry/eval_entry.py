@@ -13,15 +13,14 @@ import torch
 from nervex.config.source import read_source
 from nervex.data.lanes import LaneBlock
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
-from nervex.entry.serial_parts import build_policy
+from nervex.entry.serial_parts import build_evaluator, build_policy
 from nervex.envs.base_env import spec_tree
 from nervex.torch_utils.checkpoint import load_weights
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError
 from nervex.utils.tree import tree_map
 from nervex.utils.video import write_video
-from nervex.worker.actor.env_manager.registry import create_env_manager
-from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
+from nervex.worker.actor.serial_evaluator import EvalResult
 from nervex.worker.monitor.run_folder import RunFolder
 
 
@@ -42,6 +41,7 @@ def evaluate_run(
     env_setting: EnvSetting | None = None,
     policy_type: Any = None,
     model_type: Any = None,
+    model: Any = None,
 ) -> Evaluation:
     """Plays fresh episodes with the weights of a run's best evaluation.
 
@@ -50,16 +50,20 @@ def evaluate_run(
         n_episode: episodes.
         seed: of the episodes; None: others than those of training.
         video: MP4 file to write one more episode to.
-        env_setting, policy_type, model_type: what the run was given from Python, if it was.
+        env_setting, policy_type, model_type, model: what the run was given from Python, if it was.
     """
     if n_episode < 1:
         raise ConfigError(f"the number of episodes is {n_episode}; expected at least 1")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"the seed is {seed}; expected at least 0")
     folder = RunFolder.open(run_dir)
-    compiled = compile_config(read_source(folder.config_path), env_setting, policy_type, model_type)
+    compiled = compile_config(
+        read_source(folder.config_path), env_setting, policy_type, model_type, model_given=model is not None
+    )
     cfg = compiled.cfg
     set_seed(cfg.seed)
     torch.set_num_threads(cfg.torch_threads or 1)
-    policy = build_policy(compiled)
+    policy = build_policy(compiled, model)
     try:
         policy.model.load_state_dict(load_weights(folder.path))
     except RuntimeError as e:
@@ -67,11 +71,7 @@ def evaluate_run(
             raise
         raise CheckpointError(f"the weights in {folder.path} do not fit its configuration: {e}") from e
     number = (cfg.seed + 1) * 7919 if seed is None else seed
-    lanes = min(n_episode, len(compiled.evaluator_env_cfg))
-    kind = cfg.env.get("env_manager_type", "base")
-    kind = "sync_subprocess" if kind == "subprocess" else kind
-    manager = create_env_manager(kind, compiled.env_fn, compiled.evaluator_env_cfg[:lanes])
-    evaluator = BaseSerialEvaluator(cfg.evaluator, manager, policy.eval_mode, number)
+    evaluator = build_evaluator(compiled, policy, number, min(n_episode, len(compiled.evaluator_env_cfg)))
     try:
         result = evaluator.evaluate(n_episode)
     finally:

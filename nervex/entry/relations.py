@@ -14,6 +14,8 @@ _ONE_HOME = (
     (("policy", "learn", "algo", "nstep"), ("policy", "collect", "algo", "nstep")),
     (("policy", "collect", "unroll_len"), ("replay_buffer", "unroll_len")),
     (("policy", "collect", "traj_len"), ("actor", "traj_len")),
+    (("env", "actor_env_num"), ("policy", "collect", "env_num")),
+    (("env", "evaluator_env_num"), ("policy", "eval", "env_num")),
 )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def serial_pipeline(
 def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
     """Returns a configuration in whatever form as a source that may be changed."""
     if isinstance(cfg, ConfigSource):
-        return cfg
+        return replace(cfg, data=dict(cfg.data))
     if isinstance(cfg, str | Path):
         return read_source(find_config(cfg))
     return ConfigSource.from_dict(cfg)

@@ -49,6 +49,20 @@ def build_policy(compiled: CompiledConfig, model: torch.nn.Module | None = None)
         raise ConfigError(f"policy {compiled.policy_class.__name__} reads a key that the config lacks: {e}") from e
 
 
+def build_evaluator(
+    compiled: CompiledConfig, policy: Policy, seed: int, env_num: int | None = None
+) -> BaseSerialEvaluator:
+    """Builds an evaluator with its envs, in step whatever the actor's are: ``env_num`` of them, or as configured."""
+    cfg = compiled.cfg
+    kind = cfg.env.get("env_manager_type", "base")
+    options = dict(cfg.env.get("manager", {}))
+    if kind == "subprocess":
+        kind = "sync_subprocess"
+        options.pop("wait_num", None)
+    env = create_env_manager(kind, compiled.env_fn, compiled.evaluator_env_cfg[:env_num], **options)
+    return BaseSerialEvaluator(cfg.evaluator, env, policy.eval_mode, seed)
+
+
 def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, launch: bool = True) -> SerialParts:
     """Builds policy, learner, replay, actor, evaluator and command, and seeds everything.
 
@@ -70,17 +84,19 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
         raise ConfigError(
             f"replay_buffer.sampler is 'prioritized', but policy {type(policy).__name__} gives no priority; use uniform"
         )
+    if policy.window is not None and cfg.policy.collect.unroll_len > 1:
+        raise ConfigError(
+            f"policy {type(policy).__name__} learns from single rows; policy.collect.unroll_len is "
+            f"{cfg.policy.collect.unroll_len}, expected 1"
+        )
     manager = cfg.env.get("env_manager_type", "base")
     options = dict(cfg.env.get("manager", {}))
     actor_env = create_env_manager(manager, compiled.env_fn, compiled.actor_env_cfg, **options)
     actor_env.seed(np.random.SeedSequence(seeds["actor_env"]).generate_state(len(compiled.actor_env_cfg)).tolist())
-    evaluator_kind = "sync_subprocess" if manager == "subprocess" else manager
-    options.pop("wait_num", None)
-    evaluator_env = create_env_manager(evaluator_kind, compiled.env_fn, compiled.evaluator_env_cfg, **options)
     replay = Replay(cfg.replay_buffer, actor_env.lane_num, policy.window, seeds["replay"])
     learner = BaseLearner(cfg.learner, policy.learn_mode)
     actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
     actor.attach(actor_env, launch)
-    evaluator = BaseSerialEvaluator(cfg.evaluator, evaluator_env, policy.eval_mode, seeds["evaluator"])
+    evaluator = build_evaluator(compiled, policy, seeds["evaluator"])
     command = BaseSerialCommand(cfg.command, learner, actor, evaluator, replay, policy.command_mode)
     return SerialParts(policy, learner, actor, evaluator, replay, command)

@@ -31,16 +31,17 @@ class ServedPolicy:
         weights: of its network.
         obs_spec: what an observation looks like.
         model_type: a user's network class, or None.
+        model: a network to put the weights into, or None.
     """
 
     def __init__(
         self, policy_class: type[Policy], cfg: dict[str, Any], weights: dict[str, Any], obs_spec: Any,
-        model_type: Any = None,
+        model_type: Any = None, model: torch.nn.Module | None = None,
     ) -> None:  # fmt: skip
         self._class, self._cfg, self._model_type = policy_class, cfg, model_type
         self._obs_spec = obs_spec
         self._by_mode: dict[bool, Policy] = {}
-        first = self._build(bool(cfg["eval"].get("deterministic", True)), None)
+        first = self._build(bool(cfg["eval"].get("deterministic", True)), model)
         try:
             first.model.load_state_dict(weights)
         except RuntimeError as e:
@@ -95,7 +96,7 @@ class ServedPolicy:
         except (TypeError, MissingKeyError) as e:
             raise ConfigError(
                 f"the network of the run cannot be built from policy.model ({e}); if the run was given model_type= or "
-                "model= from Python, give load() the same model_type="
+                "model= from Python, give load() the same"
             ) from e
         self._by_mode[deterministic] = policy
         return policy
@@ -123,12 +124,12 @@ class ServedPolicy:
         return batch, all(single)
 
 
-def load(run_dir: str | Path, policy_type: Any = None, model_type: Any = None) -> ServedPolicy:
+def load(run_dir: str | Path, policy_type: Any = None, model_type: Any = None, model: Any = None) -> ServedPolicy:
     """Returns the policy of a run, with the weights of its best evaluation.
 
     Args:
         run_dir: folder of the run.
-        policy_type, model_type: the classes that the run was given from Python, if it was.
+        policy_type, model_type, model: what the run was given from Python, if it was; the model gets the weights.
 
     Raises:
         RunFolderError: ``run_dir`` is no run folder.
@@ -145,4 +146,4 @@ def load(run_dir: str | Path, policy_type: Any = None, model_type: Any = None) -
         spaces = json.loads((folder.path / SPACES).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise RunFolderError(f"{folder.path / SPACES} is missing or damaged; the run folder is not complete") from e
-    return ServedPolicy(policy_class, cfg, load_weights(folder.path), from_json(spaces["obs"]), model_type)
+    return ServedPolicy(policy_class, cfg, load_weights(folder.path), from_json(spaces["obs"]), model_type, model)

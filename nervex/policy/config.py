@@ -33,6 +33,7 @@ class CollectConfig:
 
     traj_len: IntOrInf = option(1, doc="rows of a cut trajectory; inf: whole episodes", unit="env steps")
     unroll_len: int = option(1, ge=1, unit="rows", doc="rows of one training sample")
+    env_num: int | None = option(None, ge=1, unit="envs", doc="the same value as env.actor_env_num")
 
 
 @dataclass
@@ -40,6 +41,7 @@ class EvalConfig:
     """Keys of ``policy.eval`` that every policy has."""
 
     deterministic: bool = option(True, doc="act greedily in evaluation")
+    env_num: int | None = option(None, ge=1, unit="envs", doc="the same value as env.evaluator_env_num")
 
 
 @dataclass
@@ -49,7 +51,7 @@ class PolicyConfig:
     policy_type: str = option("", doc="registered name of the policy")
     import_names: list[str] = option(default_factory=list, doc="modules, or files beside the YAML, to import first")
     use_cuda: bool = option(False, doc="put the model on the GPU")
-    on_policy: bool = option(False, doc="learn only from what the newest weights collected")
+    on_policy: bool = option(False, doc="empty the replay after each loop")
     model: dict[str, Any] = option(default_factory=dict, doc="arguments of the model's class")
     learn: LearnConfig = option(default_factory=LearnConfig, doc="how to learn")
     collect: CollectConfig = option(default_factory=CollectConfig, doc="how to collect")

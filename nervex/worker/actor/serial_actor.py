@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervex.config.schema import IntOrInf, option
+from nervex.config.schema import IntOrInf, complete, option
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.envs.base_env import BaseEnvTimestep
@@ -36,12 +36,13 @@ class BaseSerialActor:
     """Runs a policy's collect mode in an env manager.
 
     Args:
-        cfg: section ``actor``, an ``ActorConfig`` as mapping (all keys present).
+        cfg: section ``actor``, an ``ActorConfig`` as mapping (missing keys take their defaults).
         env: a launched env manager; may be set later.
         policy: a policy's ``collect_mode``; may be set later.
     """
 
     def __init__(self, cfg: Any, env: Any = None, policy: Any = None) -> None:
+        cfg = complete(ActorConfig, cfg)
         if (cfg["n_sample"] is None) == (cfg["n_episode"] is None):
             raise ConfigError("actor: give exactly one of n_sample and n_episode")
         self._cfg = cfg

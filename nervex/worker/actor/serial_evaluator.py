@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervex.config.schema import option
+from nervex.config.schema import complete, option
 from nervex.data.lanes import LaneBlock
 from nervex.utils.tree import tree_map
 
@@ -46,14 +46,14 @@ class BaseSerialEvaluator:
     measured does not depend on its length.
 
     Args:
-        cfg: section ``evaluator``, an ``EvaluatorConfig`` as mapping (all keys present).
+        cfg: section ``evaluator``, an ``EvaluatorConfig`` as mapping (missing keys take their defaults).
         env: an env manager; may be set later.
         policy: a policy's ``eval_mode``; may be set later.
         seed: of the evaluations; each one has episodes of its own.
     """
 
     def __init__(self, cfg: Any, env: Any = None, policy: Any = None, seed: int = 0) -> None:
-        self._cfg = cfg
+        self._cfg = complete(EvaluatorConfig, cfg)
         self._seed = seed
         self._launched = False
         self.eval_count = 0

@@ -7,10 +7,21 @@ from typing import Any
 
 import torch
 
-from nervex.config.schema import option
+from nervex.config.schema import complete, option
 from nervex.torch_utils.checkpoint import CountVar
 from nervex.utils.errors import ConfigError, NumericalError
-from nervex.worker.learner.hooks import add_learner_hook, build_learner_hook_by_cfg
+from nervex.worker.learner.hooks import POSITIONS, add_learner_hook, build_learner_hook_by_cfg
+
+
+@dataclass
+class HookConfig:
+    """One entry of ``learner.hook``."""
+
+    name: str | None = option(None, doc="unique name; the entry's key unless given")
+    type: str | None = option(None, doc="registered hook; the entry's key unless given")
+    priority: int = option(20, doc="lower runs earlier")
+    position: str = option("after_iter", choices=POSITIONS, doc="when it runs")
+    ext_args: dict[str, Any] = option(default_factory=dict, doc="arguments of the hook, such as {freq: 100}")
 
 
 @dataclass
@@ -20,7 +31,7 @@ class LearnerConfig:
     log_freq: int = option(500, ge=1, unit="learner iterations", doc="between rows of metrics.jsonl")
     save_freq: int = option(10_000, ge=1, unit="learner iterations", doc="between checkpoints")
     check_finite_freq: int = option(1, ge=1, unit="learner iterations", doc="between looks at the loss for NaN")
-    hook: dict[str, Any] = option(
+    hook: dict[str, HookConfig] = option(
         default_factory=dict, doc="further hooks: {key: {type, position, priority, ext_args}}"
     )
 
@@ -29,7 +40,7 @@ class BaseLearner:
     """Runs a policy's learn mode.
 
     Args:
-        cfg: section ``learner``, a ``LearnerConfig`` as mapping (all keys present).
+        cfg: section ``learner``, a ``LearnerConfig`` as mapping (missing keys take their defaults).
         policy: a policy's ``learn_mode``; may be set later.
 
     Attributes:
@@ -42,7 +53,7 @@ class BaseLearner:
     _name = "BaseLearner"
 
     def __init__(self, cfg: Any, policy: Any = None) -> None:
-        self._cfg = cfg
+        self._cfg = cfg = complete(LearnerConfig, cfg)
         self.policy = policy
         self.last_iter = CountVar(0)
         self.collect_info: dict[str, Any] = {}

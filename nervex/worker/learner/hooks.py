@@ -14,6 +14,7 @@ HOOK_REGISTRY = Registry(
     {
         "log_show": "nervex.worker.learner.hooks:LogShowHook",
         "save_ckpt": "nervex.worker.learner.hooks:SaveCkptHook",
+        "save_ckpt_after_run": "nervex.worker.learner.hooks:SaveCkptHook",
     },
 )
 
@@ -70,7 +71,7 @@ class LogShowHook(LearnerHook):
     def __init__(self, name: str = "log_show", priority: int = 20, position: str = "after_iter",
                  ext_args: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         super().__init__(name, priority, position, ext_args)
-        self._freq = int(self.ext_args.get("freq", 100))
+        self._freq = _freq(name, self.ext_args, 100)
 
     def __call__(self, learner: Any) -> None:
         if learner.last_iter.val % self._freq == 0 and learner.report is not None:
@@ -83,11 +84,20 @@ class SaveCkptHook(LearnerHook):
     def __init__(self, name: str = "save_ckpt", priority: int = 20, position: str = "after_iter",
                  ext_args: Mapping[str, Any] | None = None) -> None:  # fmt: skip
         super().__init__(name, priority, position, ext_args)
-        self._freq = int(self.ext_args.get("freq", 1))
+        self._freq = _freq(name, self.ext_args, 1)
 
     def __call__(self, learner: Any) -> None:
         if learner.saver is not None and (self.position != "after_iter" or learner.last_iter.val % self._freq == 0):
             learner.save_checkpoint()
+
+
+def _freq(name: str, ext_args: Mapping[str, Any], default: int) -> int:
+    freq = ext_args.get("freq", default)
+    if isinstance(freq, bool) or not isinstance(freq, int) or freq < 1:
+        raise ConfigError(
+            f"hook '{name}': ext_args.freq is {freq!r}; expected a whole number of iterations, at least 1"
+        )
+    return freq
 
 
 def register_learner_hook(name: str, hook_class: type[LearnerHook]) -> None:
@@ -100,9 +110,9 @@ def build_learner_hook_by_cfg(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str,
     ext_args}``; name and type are the key unless given."""
     hooks: dict[str, list[LearnerHook]] = {position: [] for position in POSITIONS}
     for key, item in cfg.items():
-        hook_class = HOOK_REGISTRY.get(item.get("type", key))
+        hook_class = HOOK_REGISTRY.get(item.get("type") or key)
         hook = hook_class(
-            name=item.get("name", key), priority=item.get("priority", 20),
+            name=item.get("name") or key, priority=item.get("priority", 20),
             position=item.get("position", "after_iter"), ext_args=item.get("ext_args"),
         )  # fmt: skip
         add_learner_hook(hooks, hook)
@@ -112,5 +122,7 @@ def build_learner_hook_by_cfg(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str,
 def add_learner_hook(hooks: dict[str, list[LearnerHook]], hook: Any) -> None:
     """Adds ``hook`` (a ``LearnerHook`` or a function of the learner) at its place."""
     hook = hook if isinstance(hook, LearnerHook) else FunctionHook(hook)
+    if not isinstance(hook, FunctionHook) and any(hook.name == h.name for held in hooks.values() for h in held):
+        raise ConfigError(f"two learner hooks are named '{hook.name}'; give one of them another name")
     hooks[hook.position].append(hook)
     hooks[hook.position].sort(key=lambda h: h.priority)
