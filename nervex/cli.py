@@ -101,12 +101,15 @@ def _train(args: argparse.Namespace) -> int:
     from nervex.config.source import apply_overrides, read_source
     from nervex.entry.catalog import find_config
     from nervex.entry.serial_entry import serial_pipeline
+    from nervex.worker.monitor.run_folder import RunFolder
 
     overrides = list(args.overrides)
     if args.config is not None and "=" in args.config and args.resume:
         overrides.insert(0, args.config)
         args.config = None
     if args.config is None:
+        if args.resume and args.run_dir:
+            RunFolder.open(args.run_dir)
         if not (args.resume and args.run_dir):
             raise ConfigError("train needs a CONFIG (a YAML file, or a name of: nervex list configs)")
         path = f"{args.run_dir}/config.yaml"
@@ -125,7 +128,7 @@ def _train(args: argparse.Namespace) -> int:
 def _print_result(result: dict[str, Any]) -> None:
     last, best = result["last_eval_return"], result["best_eval_return"]
     shown = "no evaluation" if last is None else (
-        f"return {last:.1f} over {result['last_eval_episode']} episodes (best {best:.1f})"
+        f"return {last:.5g} over {result['last_eval_episode']} episodes (best {best:.5g})"
     )  # fmt: skip
     verdict = "solved" if result["solved"] else f"ended ({result['stop_reason']})"
     print(f"{verdict}: {shown} after {result['env_step']:,} env steps, {result['train_iter']:,} iterations, "

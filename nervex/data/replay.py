@@ -97,9 +97,10 @@ class Replay:
     def check_room(self, needed: int) -> None:
         """Raises ConfigError when the replay is full and yet holds fewer than ``needed`` transitions: rows between
         episodes take their part, and short episodes have many."""
-        if self.count < needed and self.storage.head.min(initial=0) >= self.storage.ring_len:
+        usable = self.storage.valid_count  # those used up too: new ones take their place
+        if usable < needed and self.storage.head.min() >= self.storage.ring_len:
             raise ConfigError(
-                f"the replay is full with {self.capacity} rows, of which {self.count} are usable transitions, and "
+                f"the replay is full with {self.capacity} rows, of which {usable} are usable transitions, and "
                 f"{needed} are needed before learning; make replay_buffer.meta_maxlen larger"
             )
 

@@ -22,7 +22,7 @@ class RowStorage:
 
     def __init__(self, capacity: int, lane_num: int, max_use: float = np.inf) -> None:
         self.lane_num = lane_num
-        self.max_use = max_use
+        self.max_use = np.floor(max_use)  # a row is used or not
         self.ring_len = -(-capacity // lane_num)
         self.capacity = self.ring_len * lane_num
         self.head = np.zeros(lane_num, dtype=np.int64)  # rows ever written, per lane

@@ -107,7 +107,7 @@ class NStepWindow:
         inside = np.arange(self.nstep)[:, None] < steps  # [n, B]
         row = slot
         for i in range(self.nstep):
-            reward[:, i] = rewards[row] * inside[i].reshape(-1, *[1] * (rewards.ndim - 1))
+            reward[:, i] = np.where(inside[i].reshape(-1, *[1] * (rewards.ndim - 1)), rewards[row], 0)
             row = storage.step(row, 1)
         last = storage.step(slot, steps - 1)
         batch["reward"] = reward

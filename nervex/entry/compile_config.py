@@ -204,6 +204,10 @@ def _fill_model(
             fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} {value}; leave the key out, "
                  "it is filled in from the env")  # fmt: skip
     known = {k: v for k, v in dims.items() if v is not None}
+    if "obs_dim" not in known and "obs_dim" not in model and model_type is None:
+        fail(source, ("env",), f"has observations of several parts ({', '.join(spec_tree(info.obs_space))}), which the "
+             "networks here do not take; flatten them with env.wrappers: [FlattenObservation], or give a network of "
+             "your own (model_type)")  # fmt: skip
     target = model_type or policy_class.model_class({**main["policy"], "model": {**known, **model}})
     if target is None:
         main["policy"]["model"] = {**known, **model}

@@ -19,7 +19,7 @@ from nervex.torch_utils.checkpoint import load_weights
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError
 from nervex.utils.tree import tree_map
-from nervex.utils.video import write_video
+from nervex.utils.video import VIDEO_SUFFIXES, write_video
 from nervex.worker.actor.serial_evaluator import EvalResult
 from nervex.worker.monitor.run_folder import RunFolder
 
@@ -54,6 +54,8 @@ def evaluate_run(
     """
     if n_episode < 1:
         raise ConfigError(f"the number of episodes is {n_episode}; expected at least 1")
+    if video is not None and Path(video).suffix.lower() not in VIDEO_SUFFIXES:
+        raise ConfigError(f"the video {video} has no known ending; expected one of {', '.join(VIDEO_SUFFIXES)}")
     if seed is not None and seed < 0:
         raise ConfigError(f"the seed is {seed}; expected at least 0")
     folder = RunFolder.open(run_dir)

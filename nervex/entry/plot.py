@@ -1,5 +1,6 @@
 """Learning curves of runs, as pictures."""
 
+import json
 import math
 import os
 import re
@@ -66,6 +67,8 @@ class RunCurves:
     train: Curve
     evaluation: Curve
     evaluation_std: np.ndarray
+    config_key: str = ""  # equal for runs of one configuration, whatever their seeds
+    folder: str = ""
 
 
 def plot_run(run_dir: Path | str) -> Path:
@@ -106,6 +109,7 @@ def read_run(run_dir: Path | str) -> RunCurves:
     match = _RUN_NAME.fullmatch(folder.path.resolve().name)
     evaluations = [row for row in rows if row.get("eval_return") is not None]
     std = [row.get("eval_return_std") for row in evaluations]
+    own = {key: value for key, value in config.items() if key not in ("seed", "common")}
     return RunCurves(
         name=str(versions.get("name") or (match["name"] if match else folder.path.resolve().name)),
         seed=str(_first(versions.get("seed"), result.get("seed"), match["seed"] if match else None)),
@@ -115,6 +119,8 @@ def read_run(run_dir: Path | str) -> RunCurves:
         train=_curve(rows, "episode_return"),
         evaluation=_curve(rows, "eval_return"),
         evaluation_std=np.array([math.nan if value is None else value for value in std], dtype=np.float64),
+        config_key=json.dumps(own, sort_keys=True, default=str),
+        folder=folder.path.resolve().name,
     )
 
 
@@ -145,9 +151,14 @@ def draw_runs(runs: Sequence[RunCurves]) -> Figure:
     are compared by their evaluations; where no run of one has any, its training return stands in (the legend tells).
     """
     figure, axes = _figure()
-    groups: dict[str, list[RunCurves]] = {}
+    by_config: dict[tuple[str, str], list[RunCurves]] = {}
     for run in runs:
-        groups.setdefault(run.name, []).append(run)
+        by_config.setdefault((run.name, run.config_key), []).append(run)
+    names = [name for name, _ in by_config]
+    groups = {  # several configurations of one name are told apart by their folders
+        name if names.count(name) == 1 else f"{name}: {', '.join(run.folder for run in members[:3])}": members
+        for (name, _), members in by_config.items()
+    }
     left_out: list[RunCurves] = []
     for index, (name, members) in enumerate(groups.items()):
         left_out += _draw_group(axes, name, members, _GROUP_COLORS[index % len(_GROUP_COLORS)])

@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 
 from nervex.config.schema import fail
 from nervex.config.source import ConfigSource
-from nervex.utils.errors import ConfigError
+from nervex.utils.config_helper import flatten_dict
+from nervex.utils.errors import ConfigError, RunFolderError
 
 #: values with one home, under each of the paths that the tutorial's files use
 _ONE_HOME = (
@@ -17,6 +18,31 @@ _ONE_HOME = (
     (("env", "actor_env_num"), ("policy", "collect", "env_num")),
     (("env", "evaluator_env_num"), ("policy", "eval", "env_num")),
 )
+
+
+#: keys that a resumed run may have other values of: they decide when it ends and what it shows
+_FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop_val", "learner/log_freq",
+              "torch_threads")  # fmt: skip
+
+
+def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Any) -> None:
+    """Checks that a run goes on with the configuration of its checkpoint, budgets and the like aside.
+
+    Raises:
+        RunFolderError: it has another one; the message names up to three keys.
+    """
+    old, new = flatten_dict(before), flatten_dict(now)
+    changed = [
+        f"{key.replace('/', '.')} is {old.get(key)!r} there, {new.get(key)!r} here"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not key.startswith(_FREE_KEYS)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise RunFolderError(
+            f"{run_dir} is a run of another configuration: {'; '.join(changed[:3])}{more}; resume with the same one "
+            "(leave CONFIG out, and config.yaml as it is), or train into a new --run-dir"
+        )
 
 
 def share_values(source: ConfigSource, policy_config: type) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from nervex.config.frozen import FrozenConfig
 from nervex.config.source import ConfigSource, read_source
 from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
@@ -20,9 +19,8 @@ from nervex.entry.serial_run import SerialRun
 from nervex.entry.serve import SPACES
 from nervex.entry.spaces import to_json
 from nervex.envs.base_env import spec_tree
-from nervex.torch_utils.checkpoint import CheckpointManager, load_weights
+from nervex.torch_utils.checkpoint import load_weights
 from nervex.torch_utils.state_files import save_state
-from nervex.utils.config_helper import flatten_dict
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, NumericalError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import JsonlSink
 from nervex.worker.monitor.progress import ProgressSink
@@ -32,10 +30,6 @@ from nervex.worker.monitor.sink import MetricLog, MetricSink
 from nervex.worker.monitor.tensorboard_sink import TensorBoardSink
 
 _logger = logging.getLogger("nervex")
-
-#: keys that a resumed run may have other values of: they decide when it ends and what it shows
-_FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop_val", "learner/log_freq",
-              "torch_threads")  # fmt: skip
 
 
 def serial_pipeline(
@@ -82,7 +76,7 @@ def serial_pipeline(
     compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
     if not resume:
         RunFolder.check_new(run_dir)
-    folder = _resumed_folder(compiled, run_dir) if resume else None
+    folder = _resumed_folder(run_dir) if resume else None
     parts = build_parts(compiled, model, launch=not resume)
     try:
         if not resume and (load or compiled.cfg.common.load_path):
@@ -133,6 +127,8 @@ def _finish(run: SerialRun, reason: str) -> dict[str, Any]:
         run.folder.write_result(result)
         plot_run(run.folder.path)
     except (NerveXError, OSError) as e:
+        if reason != "error":
+            raise RunFolderError(f"the result of the run could not be written: {e}") from e
         _logger.warning("the result could not be written: %s", e)
     return result
 
@@ -164,31 +160,12 @@ def _load_weights(parts: SerialParts, load: str | Path) -> None:
         raise ConfigError(f"--load: the weights in {load} do not fit policy.model: {reason}") from e
 
 
-def _resumed_folder(compiled: CompiledConfig, run_dir: str | Path | None) -> RunFolder:
+def _resumed_folder(run_dir: str | Path | None) -> RunFolder:
     if run_dir is None:
         raise RunFolderError("resume needs the folder of the run; give run_dir (--run-dir)")
     folder = RunFolder.open(run_dir)
-    _same_config(compiled.cfg, folder)
-    if CheckpointManager(folder.checkpoint_dir).latest() is None:
-        raise CheckpointError(f"there is no checkpoint in {folder.checkpoint_dir}; train without --resume elsewhere")
     folder.lock()
     return folder
-
-
-def _same_config(cfg: FrozenConfig, folder: RunFolder) -> None:
-    before = flatten_dict(read_source(folder.config_path).data)
-    now = flatten_dict(cfg.to_dict())
-    changed = [
-        f"{key.replace('/', '.')} is {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(_FREE_KEYS)
-    ]
-    if changed:
-        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-        raise RunFolderError(
-            f"{folder.path} is a run of another configuration: {'; '.join(changed[:3])}{more}; resume with the same "
-            "one (leave CONFIG out), or train into a new --run-dir"
-        )
 
 
 def _metric_log(compiled: CompiledConfig, folder: RunFolder, sinks: Sequence[MetricSink], show: bool) -> MetricLog:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nervex.entry.compile_config import CompiledConfig
+from nervex.entry.relations import refuse_other_config
 from nervex.entry.serial_parts import SerialParts, child_seeds
 from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.torch_utils.seeds import load_rng_state, rng_state
-from nervex.utils.errors import CheckpointError, ConfigError
+from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, RunFolderError
 from nervex.worker.actor.rollout import Block
 from nervex.worker.monitor.run_folder import RunFolder, cpu_s, peak_rss_bytes
 from nervex.worker.monitor.sink import MetricLog, MetricRow
@@ -95,6 +96,8 @@ class SerialRun:
             envs: include the state of the envs; False after a fault of theirs.
         """
         self._save_wanted = False
+        if not self.folder.config_path.is_file():
+            raise RunFolderError(f"run folder {self.folder.path} was removed or emptied while the run wrote to it")
         self.log.flush()
         weights = {k: v.detach() for k, v in self.parts.policy.model.state_dict().items()}
         self.checkpoints.save(
@@ -118,6 +121,7 @@ class SerialRun:
                 "evaluated_iter": self.evaluated_iter,
                 "solved": self.solved,
                 "begun": self._begun,
+                "config": self.cfg.to_dict(),
                 "wall_s": self.wall_s,
                 "cpu_s": self.cpu_s,
             },
@@ -131,12 +135,13 @@ class SerialRun:
         """
         checkpoint = self.checkpoints.load_latest()
         state, p = checkpoint.tree, self.parts
+        refuse_other_config(state["run"]["config"], self.cfg.to_dict(), self.folder.path)
         try:
             p.policy.model.load_state_dict(checkpoint.weights or {})
             p.policy.load_state_dict(state["policy"])
             p.learner.load_state_dict(state["learner"])
             p.replay.load_state_dict(state["replay"])
-            p.actor.load_state_dict(state["actor"], child_seeds(self.cfg.seed)["actor_env"])
+            self._load_actor(state["actor"])
             p.evaluator.load_state_dict(state["evaluator"])
             run = state["run"]
             self.loop, self.evaluated_iter, self._begun = run["loop"], run["evaluated_iter"], run["begun"]
@@ -145,11 +150,23 @@ class SerialRun:
             self._wall_before, self._cpu_before = run["wall_s"], run["cpu_s"]
             self.log.load_state_dict(state["log"])
         except (KeyError, RuntimeError, TypeError, ValueError) as e:
-            if isinstance(e, CheckpointError):
+            if isinstance(e, NerveXError):
                 raise
             raise CheckpointError(f"checkpoint {checkpoint.path} does not fit this run: {type(e).__name__}: {e}") from e
         self._rate_mark = (self._wall_before, p.actor.env_step, p.learner.last_iter.val)
         load_rng_state(state["rng"])
+
+    def _load_actor(self, state: dict[str, Any]) -> None:
+        """Goes on within the episodes if the envs can be brought back, else with new ones, and says so."""
+        seed = child_seeds(self.cfg.seed)["actor_env"]
+        try:
+            self.parts.actor.load_state_dict(state, seed)
+        except CheckpointError as e:
+            if state["env"] is None:
+                raise
+            _logger.warning("resuming at the beginning of new episodes, so not exactly: %s", e)
+            self.parts.actor.env.close()
+            self.parts.actor.load_state_dict({**state, "env": None}, seed)
 
     def result(self, stop_reason: str) -> dict[str, Any]:
         """Returns what ``result.json`` holds."""

@@ -11,7 +11,7 @@ from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build
 from nervex.config.source import ConfigSource
 from nervex.policy.config import OpenPolicyConfig, PolicyConfig
-from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.registry import Registry
 
 POLICY_REGISTRY = Registry("policy", {"dqn": "nervex.policy.dqn:DQNPolicy"})
@@ -81,10 +81,22 @@ class Policy(ABC):
         self._collect_setting_set: Any = set()
         self._eval_setting_set: Any = set()
         if {"learn", "collect", "eval"} & set(self._enabled):
-            created = self._create_model_from_cfg(self._cfg, model_type) if model is None else model
+            created = self._build_model(model_type) if model is None else model
             self._model: torch.nn.Module = created.to(self._device)
         for field in self._enabled:
             getattr(self, f"_init_{field}")()
+
+    def _build_model(self, model_type: type | None) -> torch.nn.Module:
+        try:
+            return self._create_model_from_cfg(self._cfg, model_type)
+        except (RuntimeError, TypeError, ValueError) as e:
+            if isinstance(e, NerveXError):
+                raise
+            reason = str(e).strip().split("\n")[0]
+            raise ConfigError(
+                f"the network cannot be built from policy.model = {self._cfg.model.to_dict()}: "
+                f"{type(e).__name__}: {reason}"
+            ) from e
 
     @classmethod
     def complete_config(cls, cfg: Mapping[str, Any]) -> FrozenConfig:

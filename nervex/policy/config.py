@@ -13,7 +13,7 @@ class EpsConfig:
     type: Literal["exp", "linear"] = option("exp", doc="shape of the decay")
     start: float = option(0.95, ge=0, le=1, doc="exploration rate at iteration 0")
     end: float = option(0.05, ge=0, le=1, doc="exploration rate in the end")
-    decay: float = option(10_000, gt=0, unit="learner iterations", doc="time constant (exp) or length (linear)")
+    decay: float = option(2_000, gt=0, unit="learner iterations", doc="time constant (exp) or length (linear)")
 
 
 @dataclass

@@ -33,20 +33,21 @@ from nervex.torch_utils.optimizer import Adam
 @dataclass
 class DQNAlgo:
     discount_factor: float = option(0.99, ge=0, le=1, doc="γ")
-    nstep: int = option(1, ge=1, unit="env steps", doc="rewards summed before bootstrapping")
+    nstep: int = option(3, ge=1, unit="env steps", doc="rewards summed before bootstrapping")
     target_update_freq: int = option(100, ge=1, unit="learner iterations", doc="between copies to the target network")
     double: bool = option(True, doc="choose the bootstrapping action with the online network")
 
 
 @dataclass
 class DQNLearn(LearnConfig):
+    train_step: int = option(4, ge=1, unit="learner iterations", doc="updates after each collection")
     algo: DQNAlgo = option(default_factory=DQNAlgo, doc="the algorithm")
     grad_clip_norm: float = option(float("inf"), gt=0, doc="largest norm of the gradient; longer ones are scaled down")
 
 
 @dataclass
 class NStepAlgo:
-    nstep: int = option(1, ge=1, unit="env steps", doc="the same value as policy.learn.algo.nstep")
+    nstep: int = option(3, ge=1, unit="env steps", doc="the same value as policy.learn.algo.nstep")
 
 
 @dataclass

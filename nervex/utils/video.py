@@ -13,6 +13,9 @@ except ImportError:
     imageio_ffmpeg = None
 
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+
+
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> int:
     """Writes frames uint8 [H, W, 3] to ``path`` and returns how many there were.
 

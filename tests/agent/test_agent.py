@@ -136,7 +136,7 @@ class TestPlugins:
             a.add_plugin("main", "argmax_sample")
         agent.forward(OBS)
         agent.forward(OBS)
-        state = agent.full_state()
+        state = agent.full_state(agent.model)
         assert state == {"main": {"plugin": {"mark": {"count": 2}}}}
         other.load_full_state(state)
         assert other._agents["main"].plugins["mark"].count == 2
@@ -206,7 +206,7 @@ class TestSubAgents:
         agent, model = self.agent()
         with torch.no_grad():
             model.weight.fill_(9.0)
-        state = agent.full_state()
+        state = agent.full_state(model)
         assert "model" not in state["main"]  # the run saves those weights by themselves
         other = Agent(Echo(0.0))
         other.add_model("target", update_type="assign", update_kwargs={"freq": 1})
@@ -214,6 +214,17 @@ class TestSubAgents:
         assert other.target_model.weight.item() == 2.0 and other.model.weight.item() == 0.0
         other.load_state_dict(agent.state_dict())
         assert other.model.weight.item() == 9.0
+
+    def test_a_model_that_nobody_else_saves_is_in_the_state(self):
+        agent, model = self.agent()
+        agent.add_model("teacher", model=model)
+        assert ["model" in part for part in agent.full_state().values()] == [True, True, True]
+        assert {k: "model" in v for k, v in agent.full_state(model).items()} == {
+            "main": False, "target": True, "teacher": False,
+        }  # fmt: skip
+        other = Agent(Echo(0.0))
+        other.load_full_state({"main": agent.full_state()["main"]})
+        assert other.model.weight.item() == 2.0
 
     def test_remove(self):
         agent, _ = self.agent()

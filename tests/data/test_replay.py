@@ -201,6 +201,26 @@ def test_too_small_for_its_windows():
     make_replay(4, NStepWindow(3, 0.9), meta_maxlen=16)
 
 
+def test_a_full_replay_that_can_never_suffice():
+    """Half of the rows are dummies of episodes that last one step."""
+    replay = make_replay(1, NStepWindow(1, 0.9), meta_maxlen=10)
+    feeder = Feeder(replay, [[(1, "terminated")]])
+    feeder.push([0], 9)
+    replay.check_room(6)  # not full yet
+    feeder.push([0], 1)
+    replay.check_room(5)
+    with pytest.raises(ConfigError, match=r"full with 10 rows, of which 5 are usable transitions, and 6 are needed"):
+        replay.check_room(6)
+
+
+def test_used_up_rows_make_room():
+    replay = make_replay(1, NStepWindow(1, 0.9), meta_maxlen=10, max_reuse=1)
+    Feeder(replay, [[(50, "terminated")]]).push([0], 10)
+    replay.sample(6)
+    assert replay.count == 4
+    replay.check_room(8)  # rows that come will take the place of those used up
+
+
 def test_rows_without_lanes_are_refused():
     replay = make_replay(2, NStepWindow(1, 0.9))
     columns = {"obs": np.zeros((1, 2)), "valid": np.ones((1, 2), bool)}

@@ -67,13 +67,15 @@ def test_rows_are_used_up_and_counted_right(sampler, max_use, size, seed, pushes
         present = feeder.expected(2, 0.9)
         batch = replay.sample(size)
         usable = {i for i in present if uses.get(i, 0) < max_use}
-        assert (batch is None) == (not usable)
+        left = sum(max_use - uses.get(i, 0) for i in usable)
+        assert (batch is None) == (left < size if sampler == "uniform" else not usable)
         if batch is None:
             continue
         index = batch["index"].tolist()
         assert set(index) <= usable
         for i in index:
             uses[i] = uses.get(i, 0) + 1
+        assert sampler != "uniform" or all(uses[i] <= max_use for i in index)  # within one batch too
         skewed = torch.tensor([1000.0 if i % 5 == 0 else 0.001 for i in index])
         replay.update({"index": batch["index"], "priority": skewed})  # does not bring used up rows back
         held = {
@@ -82,7 +84,21 @@ def test_rows_are_used_up_and_counted_right(sampler, max_use, size, seed, pushes
         spent = sum(n >= max_use for i, n in uses.items() if i in held)
         assert replay.storage.spent_count == spent
         assert replay.count == sum(held.values()) - spent
-    assert replay.sample(1) is None  # and nothing is left at the end
+    while replay.sample(1) is not None:
+        pass
+    assert {i for i in feeder.expected(2, 0.9) if replay.storage.use_count[replay.storage.slot_of(np.array([i]))[0]]} \
+        == feeder.expected(2, 0.9).keys()  # every use of the limit could be had  # fmt: skip
+
+
+@pytest.mark.parametrize(("max_use", "uses"), [(1, 1), (2, 2), (2.5, 2), (3, 3)])
+def test_a_uniform_batch_may_take_all_uses_that_are_left(max_use, uses):
+    replay, feeder = filled(max_reuse=max_use)
+    ids = sorted(feeder.expected(2, 0.9))
+    assert replay.sample(len(ids) * uses + 1) is None
+    index = replay.sample(len(ids) * uses)["index"].tolist()
+    assert sorted(index) == sorted(ids * uses)
+    assert replay.sample(1) is None
+    assert replay.count == feeder.held_valid() - len(ids)
 
 
 def test_a_row_drawn_twice_in_a_batch_is_used_up_once():

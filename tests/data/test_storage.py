@@ -153,6 +153,18 @@ def test_clear_forgets_rows_and_their_marks():
     assert np.flatnonzero(storage.gap).tolist() == [0, 1] and not storage.use_count.any()
 
 
+def test_clear_leaves_no_valid_row_and_does_not_touch_the_rest():
+    """What it would cost to write the whole memory at each iteration of an on-policy run."""
+    storage = RowStorage(6, 2)
+    storage.add(block(np.ones((3, 2))), np.array([0, 1]))
+    held = {k: v.copy() for k, v in storage.column.items()}
+    storage.clear()
+    assert not storage.column["valid"].any()
+    assert all((storage.column[k] == v).all() for k, v in held.items() if k != "valid")
+    storage.add(block(np.ones((3, 2)), np.zeros((3, 2), bool)), np.array([0, 1]))
+    assert storage.valid_count == 0
+
+
 def test_state_of_another_layout_is_refused():
     saved = RowStorage(12, 2).state_dict()
     with pytest.raises(SpecError, match=r"\[rows, lanes\] \[6, 2\], this replay \[4, 3\]; resume with the capacity"):

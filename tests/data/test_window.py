@@ -133,6 +133,40 @@ def test_batch_dtypes_and_shapes():
     assert batch["next_obs"]["place"].shape == batch["obs"]["place"].shape == (6, 3)
 
 
+@pytest.mark.parametrize("nstep", [1, 3])
+def test_every_agent_has_rewards_of_its_own(nstep):
+    replay = make_replay(2, NStepWindow(nstep, GAMMA))
+    reward = 1 + np.arange(6 * 2 * 3, dtype=np.float32).reshape(6, 2, 3)  # [T, lanes, agents]
+    ends = np.zeros((6, 2), bool)
+    ends[3] = True
+    columns = {"obs": np.zeros((6, 2, 4), np.float32), "reward": reward, "valid": np.ones((6, 2), bool)}
+    replay.push_data(columns | {"terminated": ends, "truncated": ~ends & False}, np.arange(2))
+    batch = replay.sample(50)
+    assert batch["reward"].shape == (50, nstep, 3)
+    for i, index in enumerate(batch["index"].tolist()):
+        row, lane = divmod(index, 2)
+        steps = min(nstep, 4 - row) if row < 4 else nstep
+        expected = np.zeros((nstep, 3), np.float32)
+        expected[:steps] = reward[row : row + steps, lane]
+        np.testing.assert_array_equal(batch["reward"][i], expected)
+
+
+@pytest.mark.parametrize("gap", [None, np.array([False, True])])
+def test_a_gap_may_be_told_with_a_block(gap):
+    replay = make_replay(2, NStepWindow(1, GAMMA))
+    feeder = Feeder(replay, [[(50, "terminated")], [(50, "terminated")]])
+    feeder.push([0, 1], 3)
+    columns = {
+        "obs": {"place": np.zeros((2, 2, 3), np.float32)}, "reward": np.zeros((2, 2), np.float32),
+        **{k: np.full((2, 2), k == "valid") for k in ("terminated", "truncated", "valid")},
+    }  # fmt: skip
+    replay.push_data(columns, [1, 0], gap=gap)  # the second lane of the block is lane 0
+    plan = replay.window.plan(replay.storage, np.arange(10))
+    names = np.sort(replay.storage.row_id(plan.slot[plan.ok]))
+    whole = [row * 2 + lane for row in range(4) for lane in range(2)]
+    assert names.tolist() == (whole if gap is None else [i for i in whole if i != 4])
+
+
 def test_a_batch_is_a_copy():
     replay = make_replay(1, NStepWindow(1, GAMMA))
     feeder = Feeder(replay, [[(4, "truncated")]])

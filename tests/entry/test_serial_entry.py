@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,50 @@ def test_resume_of_another_config_is_refused(tmp_path: Path) -> None:
         train(tmp_path / "run", config(policy__learn__batch_size=32), resume=True)
     longer = train(tmp_path / "run", config(max_env_step=800), resume=True)  # a budget may grow
     assert longer.result["env_step"] >= 800
+
+
+def test_a_config_edited_by_hand_is_refused_at_resume(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("learning_rate: 0.001", "learning_rate: 0.1"))
+    with pytest.raises(RunFolderError, match=r"learning_rate is 0\.001 there, 0\.1 here"):
+        serial_pipeline(file, run_dir=tmp_path / "run", resume=True, show=False)
+
+
+def test_an_env_that_cannot_be_brought_back_begins_new_episodes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = config(env__wrappers=["NormalizeReward"])
+    train(tmp_path / "run", cfg)
+    cfg["max_env_step"] = 900
+    with caplog.at_level(logging.WARNING, logger="nervex"):
+        result = train(tmp_path / "run", cfg, resume=True).result
+    assert result["env_step"] >= 900 and caplog.text.count("not exactly") == 1
+
+
+def test_a_removed_run_folder_ends_the_run(tmp_path: Path) -> None:
+    def remove(learner: Any) -> None:
+        if learner.last_iter.val == 30:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(RunFolderError, match="removed"):
+        train(tmp_path / "run", config(learner__save_freq=10), hooks=[remove])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy__model__embedding_dim": -3}, "cannot be built from policy.model"),
+        ({"learner__hook": {"h": 3}}, "learner.hook.h"),
+        ({"learner__hook": {"h": {"typ": "save_ckpt"}}}, "learner.hook.h.typ"),
+        ({"policy__collect__unroll_len": 4}, "single rows"),
+        ({"replay_buffer__meta_maxlen": 70, "policy__learn__batch_size": 64}, "hardly holds|make"),
+    ],
+)
+def test_bad_values_leave_nothing_behind(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / "run", config(**changes))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_run_folder_is_refused(tmp_path: Path) -> None:

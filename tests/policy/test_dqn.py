@@ -15,7 +15,7 @@ from nervex.data.window import NStepWindow
 from nervex.envs import BaseEnvTimestep
 from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy
 from nervex.torch_utils.state_files import load_state, save_state
-from nervex.utils.errors import ConfigError
+from nervex.utils.errors import CheckpointError, ConfigError
 
 MODES = ("learn", "collect", "eval", "command")
 
@@ -135,11 +135,17 @@ class TestEveryPolicy:
         learner, actor = self.make(name, enable_field=["learn"]), self.make(name, enable_field=["collect", "eval"])
         learn(learner, CASES[name][1]())
         actor.model.load_state_dict(learner.model.state_dict())
-        actor.load_state_dict(learner.state_dict())  # what it has no part for is passed over
         obs = CASES[name][1]()["obs"]
         full = self.make(name)
         full.model.load_state_dict(learner.model.state_dict())
         assert torch.equal(act(actor.eval_mode, obs)["action"], act(full.eval_mode, obs)["action"])
+
+    def test_a_state_of_other_modes_is_refused(self, name):
+        learner, actor = self.make(name, enable_field=["learn"]), self.make(name, enable_field=["collect", "eval"])
+        with pytest.raises(
+            CheckpointError, match=rf"saved state of policy {type(actor).__name__} has the parts .*'_ag"
+        ):
+            actor.load_state_dict(learner.state_dict())
 
     def test_one_transition_or_many_at_once(self, name):
         policy, obs = self.make(name), CASES[name][1]()["obs"]

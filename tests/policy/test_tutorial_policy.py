@@ -265,7 +265,7 @@ class Table(nn.Module):
 def learned_q(tmp_path, env, nstep, traj_len):
     cfg = config(
         nstep, traj_len, max_train_iter=600, torch_threads=1, learner={"log_freq": 500},
-        evaluator={"n_episode": 1, "eval_freq": 10_000},
+        evaluator={"n_episode": 1, "eval_freq": 10_000}, actor__n_sample=100,  # a fifth of each action's rows end
         policy__model={}, policy__learn__train_step=20, policy__learn__learning_rate=0.1,
         policy__learn__algo__discount_factor=0.9, policy__learn__algo__target_update_freq=4,
         policy__command__eps={"type": "linear", "start": 0.5, "end": 0.5, "decay": 1},

@@ -36,7 +36,8 @@ def finished(sample: Any, asked: Trajectory) -> Trajectory:
     if not isinstance(sample, Trajectory):
         rows = [tree_map(torch.as_tensor, to_plain(row)) for row in sample]
         stacked: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
-        of_lanes = "valid" in rows[0] or all(x.shape[:1] == (asked.lane_num,) for x in tree_leaves(rows[0]))
+        leaves = [rows[0]["valid"]] if "valid" in rows[0] else tree_leaves(rows[0])
+        of_lanes = all(x.shape[:1] == (asked.lane_num,) for x in leaves)
         if not of_lanes:  # finished items, each without a dimension for lanes
             stacked = tree_map(lambda x: x.unsqueeze(1), stacked)
         stacked.setdefault("valid", torch.ones(stacked["reward"].shape[:2], dtype=torch.bool))

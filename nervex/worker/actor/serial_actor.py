@@ -133,7 +133,9 @@ class BaseSerialActor:
         while (self._owed > 0 if n_sample is not None else self.episode_count < until) and not stop():
             self._step(sink, random)
             self._check_fruit(n_sample)
-        if n_sample is not None and self._owed > 0:  # stopped: the next call asks for its own part again
+        if n_sample is None:  # whole episodes are no part of the account
+            self._owed += self.sample_count - before[1]
+        elif self._owed > 0:  # stopped: the next call asks for its own part again
             self._owed -= n_sample
         info = {
             "total_step": self.env_step - before[0],
@@ -224,6 +226,8 @@ class BaseSerialActor:
         with torch.inference_mode():
             lane_id, data = self.policy.data_preprocess(LaneBlock(ready.lane_id, obs))
             output = self.policy.forward(lane_id, data)
+            if not isinstance(output, dict) or "action" not in output:
+                raise SpecError(f"_forward_collect returned {type(output).__name__}; expected a dict with 'action'")
             if random:
                 output = {**output, "action": random_action(self._env.action_spec, len(ready.lane_id))}
         self._version[ready.lane_id] = self.policy_version
@@ -287,4 +291,6 @@ class BaseSerialActor:
                 lanes = block.lane_id
                 sink(Block(done, lanes, block.length, self._gap[lanes].copy() if self._gap.any() else None))
                 self._gap[lanes] = False
+            elif asked.return_num < len(asked):  # the policy let rows go
+                self._gap[block.lane_id] = True
             self._rollout.keep_last(block.lane_id, asked.return_num)

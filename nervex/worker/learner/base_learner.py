@@ -9,7 +9,7 @@ import torch
 
 from nervex.config.schema import complete, option
 from nervex.torch_utils.checkpoint import CountVar
-from nervex.utils.errors import ConfigError, NumericalError
+from nervex.utils.errors import ConfigError, NumericalError, SpecError
 from nervex.worker.learner.hooks import POSITIONS, add_learner_hook, build_learner_hook_by_cfg
 
 
@@ -104,6 +104,8 @@ class BaseLearner:
         self.last_batch = batch
         data = self.policy.data_preprocess(batch)
         output: dict[str, Any] = self.policy.forward(data)
+        if not isinstance(output, dict):
+            raise SpecError(f"_forward_learn returned {type(output).__name__}; expected a dict of numbers")
         priority = output.pop("priority", None)
         index = batch.get("index") if isinstance(batch, dict) else None
         self._priority_info = None if priority is None or index is None else {"index": index, "priority": priority}

@@ -67,11 +67,16 @@ class BudgetUse(NamedTuple):
     left_s: float | None
 
 
+def score(value: float) -> str:
+    """Returns a return in as many digits as tell returns apart: ``1,234.5``, ``0.928``."""
+    return f"{value:,.1f}" if abs(value) >= 10 or not math.isfinite(value) else f"{value:.3g}"
+
+
 def progress_line(facts: Facts) -> str:
     """Returns the plain line: what is known, in a fixed order, joined by bars."""
     values, use = facts.values, budget_use(facts)
     parts = [f"env_step {facts.env_step:,}", f"iter {facts.train_iter:,}"]
-    parts += [f"return {values['episode_return']:,.1f}"] if "episode_return" in values else []
+    parts += [f"return {score(values['episode_return'])}"] if "episode_return" in values else []
     parts += [f"eps {values['eps']:.2f}"] if "eps" in values else []
     parts += [f"buffer {_buffer(values)}"] if "buffer_count" in values else []
     parts += [f"loss {values['total_loss']:.3g}"] if "total_loss" in values else []
@@ -85,9 +90,9 @@ def eval_line(row: MetricRow, facts: Facts) -> str:
     """Returns the plain line of one evaluation."""
     parts = [f"env_step {row.env_step:,}", f"iter {row.train_iter:,}"]
     if "eval_return" in row.values:
-        spread = f" ± {row.values['eval_return_std']:,.1f}" if "eval_return_std" in row.values else ""
-        parts.append(f"eval return {row.values['eval_return']:,.1f}{spread}")
-    parts += [f"best {facts.values['best_eval_return']:,.1f}"] if "best_eval_return" in facts.values else []
+        spread = f" ± {score(row.values['eval_return_std'])}" if "eval_return_std" in row.values else ""
+        parts.append(f"eval return {score(row.values['eval_return'])}{spread}")
+    parts += [f"best {score(facts.values['best_eval_return'])}"] if "best_eval_return" in facts.values else []
     parts += [f"bar {facts.stop_value:,g}"] if facts.stop_value is not None else []
     return " | ".join(parts)
 
@@ -166,8 +171,8 @@ def _cells(facts: Facts) -> list[tuple[Text, Text]]:
     evaluation = Text()
     if "eval_return" in values:
         reached = facts.stop_value is not None and values["eval_return"] >= facts.stop_value
-        evaluation.append(f"{values['eval_return']:,.1f}", style=f"bold {_REACHED if reached else _BELOW}")
-        evaluation.append(f"  best {values['best_eval_return']:,.1f}" if "best_eval_return" in values else "")
+        evaluation.append(f"{score(values['eval_return'])}", style=f"bold {_REACHED if reached else _BELOW}")
+        evaluation.append(f"  best {score(values['best_eval_return'])}" if "best_eval_return" in values else "")
     else:
         evaluation.append("–")
     if facts.stop_value is not None:

@@ -105,9 +105,7 @@ class RunFolder:
         if not folder.path.is_dir():
             raise RunFolderError(f"no run folder {folder.path}; give the folder that `nervex train` has printed")
         if not folder.config_path.is_file():
-            raise RunFolderError(
-                f"{folder.path} is no run folder: it has no config.yaml; leave out --resume to begin a new run there"
-            )
+            raise RunFolderError(f"{folder.path} is no run folder: it has no config.yaml; give one of `nervex train`")
         return folder
 
     def write_config(self, text: str) -> None:

@@ -29,12 +29,15 @@ INF = math.inf
 def test_every_row_of_every_lane_once(managed, manager, traj_len):
     actor, _ = managed(manager, traj_len=traj_len)
     sink = RowSink(3)
-    total_step = total_episode = 0
+    total_step = total_episode = asked = 0
+    longest = 6 if traj_len == INF else traj_len
     for n_sample in (1, 8, 40, 8):
         before = valid_count(sink)
+        asked += n_sample
         blocks, info = actor.generate_data(n_sample=n_sample, consume=sink)
         assert blocks == []
-        assert info["total_sample"] == valid_count(sink) - before >= n_sample
+        assert info["total_sample"] == valid_count(sink) - before
+        assert asked <= valid_count(sink) < asked + 3 * longest  # the surplus is carried, not added up
         total_step += info["total_step"]
         total_episode += info["total_episode"]
         assert info["total_collect_step"] == actor.env_step == total_step
@@ -76,11 +79,36 @@ def test_shown_returns_are_those_of_the_last_episodes(managed):
 def test_rows_carry_the_version_of_the_policy_that_made_them(managed):
     actor, _ = managed(traj_len=7)
     sink = RowSink(3)
-    for version in range(4):
+    for version in range(28):
         actor.policy_version = version
-        actor.generate_data(n_sample=1, consume=sink)
-    for row_num in range(28):  # one call steps each lane until its block of 7 is full
-        assert {rows[row_num]["policy_version"] for rows in sink.rows} == {row_num // 7}
+        actor._step(sink, False)
+    for row_num in range(28):
+        assert {rows[row_num]["policy_version"] for rows in sink.rows} == {row_num}
+
+
+def test_the_version_is_that_of_the_weights_that_chose_the_action(managed):
+    """Lanes come back when they have finished, perhaps after the weights have changed."""
+    versions = []
+
+    def process(obs, output, timestep):
+        return {"obs": obs, "chosen_by": output["version"], "reward": timestep.reward}
+
+    actor, policy = managed("out_of_step", FakePolicy(3, process_transition=process))
+    forward = policy.forward
+    actor.policy.forward = lambda lane_id, data: {
+        **forward(lane_id, data),
+        "version": torch.full((len(lane_id),), actor.policy_version),
+    }
+
+    def take(block):
+        chosen = block.traj["chosen_by"]
+        assert block.traj["policy_version"].equal(chosen)
+        versions.append((int(chosen.min()), actor.policy_version))
+
+    for version in range(40):
+        actor.policy_version = version
+        actor._step(take, False)
+    assert any(chosen < now for chosen, now in versions)  # some were late
 
 
 def test_the_policy_is_reset_where_episodes_begin(managed):
@@ -212,6 +240,16 @@ def test_on_policy_consumer_of_whole_episodes(managed):
             total = (block.traj["reward"][:, b] * valid[:, b]).sum()
             assert total == sum(reward_of(seed, t) for t in range(steps))
             assert block.traj["next_obs"][valid[:, b], b][-1].equal(block.traj.last_obs[b])
+            for name, column in block.traj.columns.items():
+                rest = column[len(valid) if block.length is None else int(block.length[b]) :, b]
+                if name == "obs" and len(rest):  # the true last observation, as after a row that follows
+                    assert rest[0].equal(block.traj.last_obs[b])
+                    rest = rest[1:]
+                assert not rest.any()
+    for block in blocks:
+        if block.length is not None:
+            assert block.traj.length.tolist() == block.length.tolist()
+            assert len(block.traj) == block.length.max()
     assert actor.episode_count == sum(len(b.lane_id) for b in blocks)
 
 
@@ -267,6 +305,25 @@ def test_a_policy_may_keep_everything_back(managed, nothing):
     assert blocks == [] and info["total_sample"] == 0 and info["total_step"] > 4
 
 
+@pytest.mark.parametrize("reward_shape", [(), (2,), (4,)])
+def test_finished_items_may_have_several_rewards(managed, reward_shape):
+    """A list of items without a dimension for lanes, whatever the size of their reward."""
+
+    def items(traj):
+        return [
+            {"obs": row["obs"], "reward": torch.full(reward_shape, float(row["reward"])), "tag": row["action"]}
+            for row in traj.to_rows()
+        ]
+
+    actor, _ = managed(policy=FakePolicy(3, items), traj_len=3)
+    blocks, _ = actor.generate_data(n_sample=20)
+    for block in blocks:
+        columns, count = block.traj.columns, len(block.traj)
+        assert columns["valid"].shape == (count, 1) and columns["valid"].all()
+        assert columns["obs"].shape == (count, 1, 4) and columns["reward"].shape == (count, 1, *reward_shape)
+    assert actor.sample_count == sum(len(b.traj) for b in blocks) >= 20
+
+
 # Random actions
 
 
@@ -275,13 +332,15 @@ def test_random_collection_and_then_the_policy(managed, manager):
     torch.manual_seed(0)
 
     def process(obs, output, timestep):
-        return {"obs": obs, "action": output["action"], "next_obs": timestep.obs, "reward": timestep.reward}
+        row = {"obs": obs, "action": output["action"], "next_obs": timestep.obs, "reward": timestep.reward}
+        return row | {"since": output["since"]}
 
     policy = FakePolicy(3, process_transition=process)
     actor, _ = managed(manager, policy, traj_len=2)
     sink = RowSink(3)
     actor.generate_data(n_sample=30, consume=sink, random=True)
-    assert not policy.since.any()  # it was not asked
+    # the policy was asked, and all but the action is its own
+    assert all(row["since"] == row["episode_step"] for rows in sink.rows for row in rows)
     random_rows = [len(rows) for rows in sink.rows]
     actor.generate_data(n_sample=40, consume=sink)
     actions = [row["action"] for rows in sink.rows for row in rows]

@@ -24,15 +24,16 @@ from nervex.worker.actor.serial_actor import BaseSerialActor
 INF = math.inf
 
 
-def restored(state, tmp_path, policy, manager, **cfg):
-    """A new actor with the state, which went through a file; whether its envs go on."""
+def restored(state, tmp_path, policy, manager, fresh_seed=0, **cfg):
+    """A new actor with the state, which went through a file."""
     save_state(tmp_path / "state", state)
     actor = BaseSerialActor({**ACTOR_CFG, **cfg})
     other = FakePolicy(3)
     other.since[:] = policy.since  # the policy's own state is none of the actor's business
     actor.policy = other.mode
     actor.attach(make_manager(**{**MANAGERS[manager], "seed": 99}), launch=False)
-    return actor, other, actor.load_state_dict(load_state(tmp_path / "state")[0])
+    assert actor.load_state_dict(load_state(tmp_path / "state")[0], fresh_seed) is None
+    return actor, other
 
 
 @pytest.mark.parametrize("traj_len", [1, 7, INF])
@@ -44,8 +45,7 @@ def test_a_restored_actor_goes_on_exactly(managed, tmp_path, traj_len, done_befo
     for _ in range(2 if done_before else 0):
         actor._step(sink, False)  # into the middle of blocks
     actor.policy_version = 3
-    other, _, goes_on = restored(actor.state_dict(), tmp_path, policy, "base", traj_len=traj_len)
-    assert goes_on
+    other, _ = restored(actor.state_dict(), tmp_path, policy, "base", traj_len=traj_len)
     for _ in range(3):
         (mine, my_info), (theirs, their_info) = actor.generate_data(n_sample=20), other.generate_data(n_sample=20)
         assert {**my_info, "total_duration": 0} == {**their_info, "total_duration": 0}
@@ -68,36 +68,36 @@ def test_a_restored_asynchronous_actor_loses_no_row(managed, tmp_path, manager):
     actor.generate_data(n_sample=30, consume=sink)
     state = actor.state_dict()
     assert state["pending"] or manager == "subprocess"  # lanes were under way
-    other, _, goes_on = restored(state, tmp_path, policy, manager, traj_len=2)
-    assert goes_on
+    other, _ = restored(state, tmp_path, policy, manager, traj_len=2)
     other.generate_data(n_sample=30, consume=sink)
     check_rows(sink, seeds_of(3))
     assert other.sample_count == valid_count(sink) >= 60
+    assert state["owed"] <= 0 and other._owed == 60 - other.sample_count  # the surplus is part of the state
     other.close()
 
 
-def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path):
+@pytest.mark.parametrize("fresh_seed", [0, 5])
+def test_a_state_without_envs_begins_new_episodes_behind_a_gap(managed, tmp_path, fresh_seed):
     actor, policy = managed(traj_len=3)
     replay = make_replay(3, NStepWindow(2, 0.9))
     sink = RowSink(3)
 
     def push(block):
         sink(block)
-        replay.push_data(block.traj.columns, block.lane_id, block.length)
+        replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
 
     actor.generate_data(n_sample=40, consume=push)
     actor._step(push, False)
     state = actor.state_dict(envs=False)
     before = [len(rows) for rows in sink.rows]
-    other, other_policy, goes_on = restored(state, tmp_path, policy, "base", traj_len=3)
-    assert not goes_on
+    other, other_policy = restored(state, tmp_path, policy, "base", fresh_seed, traj_len=3)
     assert other_policy.resets == [None] and not other_policy.since.any()
     assert (other.env_step, other.sample_count) == (actor.env_step, actor.sample_count)
-    replay.mark_gap(range(3))
     other.generate_data(n_sample=40, consume=push)
+    seeds = np.random.SeedSequence((fresh_seed, state["counter"][0])).generate_state(3).tolist()
     for lane, rows in enumerate(sink.rows):
         new = rows[before[lane] :]
-        fresh = expected_rows(lane, seeds_of(3, 99)[lane])
+        fresh = expected_rows(lane, seeds[lane])
         first_id = int(state["episode_id"][lane]) + 1
         for got, want in zip(new, fresh, strict=False):
             assert got == {**want, "policy_version": 0, "episode_id": want["episode_id"] + first_id}

@@ -131,6 +131,15 @@ def test_priorities_go_with_the_indices_of_their_batch():
     assert learner.priority_info is None
 
 
+def test_indices_are_those_of_the_batch_that_came():
+    """A policy may arrange its data as it likes."""
+    learner = make_learner(lambda data: {"priority": torch.ones(2)})
+    learner.policy.data_preprocess = lambda batch: {"x": batch["x"]}
+    index = torch.tensor([7, 8])
+    learner.train({"x": 3.0, "index": index})
+    assert learner.priority_info["index"] is index
+
+
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
 def test_a_loss_that_is_not_finite_stops_with_its_iteration_and_batch(bad):
     learner = make_learner(hook=hooks_of(after=("after_iter", 20)))

@@ -38,7 +38,8 @@ def create_env_manager(
     known = list(inspect.signature(manager_class).parameters)
     for name in options:
         if name not in known:
-            raise ConfigError(f"env manager '{cfg_type}' has no option '{name}'{did_you_mean(name, known)}")
+            near = did_you_mean(name, known)
+            raise ConfigError(f"env manager '{cfg_type}' has no option '{name}' (env.manager.{name}){near}")
     configs = list(env_cfg)
     manager: EnvManager = manager_class(env_fn, configs, **{"env_num": len(configs), **options})
     return manager
