@@ -86,6 +86,12 @@ class Replay:
             if gap is not None:
                 self.mark_gap(np.asarray(lane_id)[gap])
             lanes = self._checked_lanes(lane_id, arrays)
+            missing = [name for name in self.window.columns if name not in arrays]
+            if missing:
+                raise SpecError(
+                    f"replay: the rows lack {missing}, which a {type(self.window).__name__} reads; _process_transition "
+                    f"returned {sorted(arrays)}"
+                )
             slot = self.storage.add(arrays, lanes, None if length is None else np.asarray(length))
         else:
             arrays = self._items(arrays)

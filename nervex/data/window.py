@@ -26,6 +26,7 @@ class Plan:
 class Window(Protocol):
     """The rows that belong to one sample."""
 
+    columns: tuple[str, ...]  #: columns that it reads, so that rows must have them
     lookahead: int  #: rows after the first one that decide whether a row can be sampled
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
@@ -42,6 +43,7 @@ class ItemWindow:
         time_first: an item is an unroll [U, ...], and the batch is wanted as [U, B, ...].
     """
 
+    columns: tuple[str, ...] = ()
     lookahead = 0
 
     def __init__(self, time_first: bool = False) -> None:
@@ -74,6 +76,8 @@ class NStepWindow:
         nstep: n, at least 1.
         discount_factor: γ.
     """
+
+    columns: tuple[str, ...] = ("obs", "reward")
 
     def __init__(self, nstep: int = 1, discount_factor: float = 0.99) -> None:
         self.nstep = nstep

@@ -108,7 +108,7 @@ def test_aliases_are_copies_and_merges_keep_the_lines_of_the_winner():
             "x.yaml:1 has the tag '!!python/object/apply:os.system'; tags are not allowed, use plain values",
         ),
         ("a: !!str 1", "x.yaml:1 has the tag '!!str'; tags are not allowed, use plain values"),
-        ("a:\n  b: [1, 2\nc: 3", "x.yaml:3, column 2 is not valid YAML: while parsing a flow sequence"),
+        ("a:\n  b: [1, 2\nc: 3", "x.yaml:2, column 6 is not valid YAML: while parsing a flow sequence"),
         ("a:\n\tb: 1", "indent with spaces, not tabs"),
         ("a: b: c", "x.yaml:1, column 5 is not valid YAML: mapping values are not allowed here"),
         ("a: *x", "x.yaml:1, column 4 is not valid YAML: found undefined alias 'x'"),

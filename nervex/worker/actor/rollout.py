@@ -149,8 +149,6 @@ class Rollout:
         return Block(traj, lane_id, length)
 
     def _allocate(self, flat: dict[str, Any], lanes: int) -> None:
-        if "reward" not in flat:
-            raise SpecError(f"_process_transition returned the keys {sorted(flat)}; 'reward' must be among them")
         for name, value in flat.items():
             if value.shape[:1] != (lanes,):
                 raise SpecError(

@@ -69,7 +69,7 @@ class BudgetUse(NamedTuple):
 
 def score(value: float) -> str:
     """Returns a return in as many digits as tell returns apart: ``1,234.5``, ``0.928``."""
-    return f"{value:,.1f}" if abs(value) >= 10 or not math.isfinite(value) else f"{value:.3g}"
+    return f"{value:.3f}" if 0 < abs(value) < 1 else f"{value:,.1f}"
 
 
 def progress_line(facts: Facts) -> str:
