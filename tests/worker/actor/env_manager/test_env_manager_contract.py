@@ -352,7 +352,9 @@ def test_wrong_settings():
         with pytest.raises(ConfigError, match="step_timeout_s of an env manager is 0, expected a number above 0"):
             create_env_manager(kind, CounterEnv, counters(2), step_timeout_s=0)
         with pytest.raises(
-            ConfigError, match=f"'{kind}' has no option 'reset_timeout' \(env\.manager\.reset_timeout\); did you mean 'reset_timeout_s'?"
+            ConfigError,
+            match=rf"'{kind}' has no option 'reset_timeout' \(env\.manager\.reset_timeout\); "
+            "did you mean 'reset_timeout_s'",
         ):
             create_env_manager(kind, CounterEnv, counters(2), reset_timeout=3)
     with pytest.raises(ConfigError, match="wait_num of an env manager is 3, expected 1 to env_num = 2"):
