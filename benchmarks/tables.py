@@ -1,6 +1,6 @@
 """Writes the tables of README.md files from the records in results/.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 import json

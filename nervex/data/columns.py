@@ -25,11 +25,6 @@ def to_numpy(tree: Any) -> Any:
     return tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x), tree)
 
 
-def to_tensor(tree: Any) -> Any:
-    """Returns ``tree`` with arrays replaced by tensors that share their memory."""
-    return tree_map(torch.as_tensor, tree)
-
-
 def flatten(tree: Columns) -> dict[str, np.ndarray]:
     """Returns the leaves of nested columns by path, in key order: ``{'obs/agent_state': array}``."""
     flattened: Any = tree_flatten_with_path(tree)
