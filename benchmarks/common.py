@@ -11,8 +11,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
-    """Returns what a figure depends on."""
+def hardware() -> dict[str, Any]:
+    """Returns the machine; what runs here uses no accelerator."""
     model = "unknown"
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -20,13 +20,13 @@ def machine() -> dict[str, Any]:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("nervex", "torch", "numpy", "gymnasium")},
-    }
+    return {"cpu": model, "cores": os.cpu_count(), "accelerator": None, "system": platform.platform()}
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a figure depends on."""
+    packages = {name: version(name) for name in ("nervex", "torch", "numpy", "gymnasium")}
+    return {**hardware(), "python": platform.python_version(), **packages}
 
 
 def save(name: str, data: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: ``nervex train | eval | check | plot | list``.
+"""The command line: ``nervex train | eval | check | plot | bench | list``.
 
 Modules that need torch are imported by the commands that use them, so that ``--help`` is quick.
 """
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"error: {e}", file=sys.stderr)
-        bad_input = isinstance(e, ConfigError | RunFolderError) or args.command != "train"
+        bad_input = isinstance(e, ConfigError | RunFolderError) or args.command not in ("train", "bench")
         return BAD_INPUT if bad_input else FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -91,10 +91,41 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("--out", default="plot.png", metavar="FILE.png", help="picture to write (default: plot.png)")
     plot.set_defaults(run=_plot)
 
+    _add_bench(commands, common)
+
     names = commands.add_parser("list", parents=[common], help="list what there is")
     names.add_argument("what", choices=["policies", "envs", "configs", "plugins"])
     names.set_defaults(run=_list)
     return parser
+
+
+def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", help="run a recipe over seeds, and keep the results")
+    actions = bench.add_subparsers(dest="action", required=True, metavar="ACTION")
+    ledger = _Parser(add_help=False)
+    ledger.add_argument(
+        "--ledger", default="benchmarks/ledger", metavar="DIR", help="folder of the records (default: %(default)s)"
+    )
+
+    text = "Runs the seeds that the ledger lacks to the end of their budget; an interrupted one goes on."
+    learn = actions.add_parser("learn", parents=[common, ledger], help="run a recipe over seeds", description=text)
+    learn.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
+    learn.add_argument("overrides", nargs="*", metavar="key=value")
+    learn.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default: 5)")
+    learn.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
+    learn.add_argument("--work", metavar="DIR", help="folder of the runs (default: runs/bench/NAME)")
+    learn.add_argument(
+        "--final-episodes", type=int, default=100, metavar="N", help="of the final evaluation (default: 100)"
+    )
+    learn.add_argument("--plot", action="store_true", help="draw the curves, too")
+    learn.set_defaults(run=_bench_learn)
+
+    text = "Writes tables and pictures of all recipes from the ledger."
+    table = actions.add_parser("table", parents=[common, ledger], help="write tables", description=text)
+    table.add_argument(
+        "--readme", default="benchmarks/README.md", metavar="FILE", help="page with the tables (default: %(default)s)"
+    )
+    table.set_defaults(run=_bench_table)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -169,6 +200,45 @@ def _plot(args: argparse.Namespace) -> int:
     from nervex.entry.plot import plot_runs
 
     print(f"picture: {plot_runs(args.run_dirs, Path(args.out))}")
+    return 0
+
+
+def _bench_learn(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from nervex.entry.bench_learn import bench_learn, write_tables
+
+    if args.seeds < 1 or args.first_seed < 0:
+        raise ConfigError(f"--seeds is {args.seeds} and --first-seed {args.first_seed}; expected at least 1 and 0")
+    ledger = Path(args.ledger)
+    records = bench_learn(
+        args.config,
+        args.overrides,
+        seeds=range(args.first_seed, args.first_seed + args.seeds),
+        ledger=ledger,
+        work=None if args.work is None else Path(args.work),
+        final_episode=args.final_episodes,
+        say=lambda line: print(line, flush=True),
+    )
+    if records is None:
+        print("interrupted; the same command goes on")
+        return INTERRUPTED
+    written = write_tables(ledger, [records[0].name], plot=args.plot)
+    print(written[0].read_text(encoding="utf-8"))
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _bench_table(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from nervex.entry.bench_learn import write_readme, write_tables
+    from nervex.entry.ledger import recipes
+
+    ledger, readme = Path(args.ledger), Path(args.readme)
+    write_readme(ledger, readme)
+    for path in [*write_tables(ledger, recipes(ledger)), readme]:
+        print(f"written: {path}")
     return 0
 
 

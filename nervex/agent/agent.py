@@ -1,6 +1,7 @@
 """An agent: a model, how it behaves in one role (learn, collect, eval), and its target and teacher."""
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -45,37 +46,50 @@ class BaseAgent:
         self.model = model
         self.plugins: dict[str, AgentPlugin] = {}
         self._train = model.training
+        self._frozen = False
         self._forward: Forward = self._model_forward
 
     def add_plugin(self, name: str, **kwargs: Any) -> None:
-        """Wraps the forward with the registered plugin ``name``."""
+        """Wraps the forward with the registered plugin ``name``.
+
+        Raises:
+            ConfigError: it is there already, or does not take these arguments.
+        """
         if name in self.plugins:
             raise ConfigError(f"agent has plugin '{name}' already; a plugin is added once")
-        plugin: AgentPlugin = PLUGIN_REGISTRY.get(name)(**kwargs)
+        plugin_class = PLUGIN_REGISTRY.get(name)
+        _check_arguments(name, plugin_class, kwargs)
+        plugin: AgentPlugin = plugin_class(**kwargs)
         plugin.bind(self.model)
         self.plugins[name] = plugin
         self._forward = plugin.wrap(self._forward)
+        if plugin.frozen:
+            self._train, self._frozen = False, True
 
     def forward(self, data: Any, param: Mapping[str, Any] | None = None, **kwargs: Any) -> dict[str, Any]:
         """Returns the model's output after the plugins.
 
         Args:
             data: ``{'obs': ..., ...}``; anything else is taken for the observation itself.
-            param: keyword arguments for plugins and model; the same as ``kwargs``.
+            param: keyword arguments for plugins and model; the same as ``kwargs``. ``data_id``, the lane ids of the
+                rows, is for the plugins that keep something per lane; the model does not see it.
         """
         if not (isinstance(data, Mapping) and "obs" in data):
             data = {"obs": data}
         if self.model.training is not self._train:
             self.model.train(self._train)
-        return self._forward(dict(data), {**(param or {}), **kwargs})
+        param = {**(param or {}), **kwargs}
+        if "data_id" in param:
+            param["data_id"] = _lane_index(param["data_id"])
+        return self._forward(dict(data), param)
 
     def mode(self, train: bool) -> None:
-        """Chooses train or eval mode for every following forward."""
-        self._train = train
+        """Chooses train or eval mode for every following forward; a frozen agent (a teacher) stays in eval mode."""
+        self._train = train and not self._frozen
 
     def reset(self, data_id: Iterable[int] | Tensor | None = None, **kwargs: Any) -> None:
         """Resets the state that plugins keep for the lanes ``data_id`` (None: all)."""
-        index = None if data_id is None else torch.as_tensor(data_id, dtype=torch.long)
+        index = _lane_index(data_id)
         for plugin in self.plugins.values():
             plugin.reset(index, **kwargs)
 
@@ -98,6 +112,7 @@ class BaseAgent:
             self.plugins[name].load_state_dict(plugin_state)
 
     def _model_forward(self, data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
+        param.pop("data_id", None)
         return self.model(data, **param)  # type: ignore[no-any-return]
 
 
@@ -130,13 +145,21 @@ class Agent:
 
     def add_model(self, name: str, model: nn.Module | None = None, **kwargs: Any) -> None:
         """Adds the sub-agent ``name`` (``'target'`` or ``'teacher'``); its model is a copy of the main one unless
-        given, and the plugin of the same name is added to it with ``kwargs``."""
+        given, and the plugin of the same name is added to it with ``kwargs``.
+
+        Raises:
+            ConfigError: there is such a model, it has parameters of the main one (which are to be trained, while those
+                of the others are not), or the plugin does not take these arguments.
+        """
         self._known(name)
         if name in self._agents:
             raise ConfigError(f"agent has a '{name}' model already")
-        self._agents[name] = self._agent_type(copy.deepcopy(self.model) if model is None else model)
-        if name in PLUGIN_REGISTRY:
-            self._agents[name].add_plugin(name, **kwargs)
+        if model is not None and {*map(id, model.parameters())} & {*map(id, self.model.parameters())}:
+            raise ConfigError(f"the '{name}' model has parameters of the main one, whose training would stop; leave "
+                              "model out for a copy, or give a copy.deepcopy of it")  # fmt: skip
+        agent = self._agent_type(copy.deepcopy(self.model) if model is None else model)
+        agent.add_plugin(name, **kwargs)
+        self._agents[name] = agent
 
     def has_model(self, name: str) -> bool:
         """Whether the sub-agent ``name`` was added."""
@@ -190,3 +213,17 @@ class Agent:
             raise ConfigError(
                 f"unknown sub-agent '{name}'{did_you_mean(name, self._NAMES)} (known: main, target, teacher)"
             )
+
+
+def _lane_index(data_id: Iterable[int] | Tensor | None) -> Tensor | None:
+    return None if data_id is None else torch.as_tensor(data_id, dtype=torch.long)
+
+
+def _check_arguments(name: str, plugin_class: type[AgentPlugin], kwargs: Mapping[str, Any]) -> None:
+    signature = inspect.signature(plugin_class)
+    try:
+        signature.bind(**kwargs)
+    except TypeError as e:
+        known = list(signature.parameters)
+        near = next((did_you_mean(key, known) for key in kwargs if key not in known), "")
+        raise ConfigError(f"plugin '{name}': {e}{near} (it takes: {', '.join(known) or 'nothing'})") from e

@@ -15,6 +15,7 @@ PLUGIN_REGISTRY = Registry(
         "grad": "nervex.agent.runtime_plugins:GradPlugin",
         "hidden_state": "nervex.agent.runtime_plugins:HiddenStatePlugin",
         "target": "nervex.agent.runtime_plugins:TargetPlugin",
+        "teacher": "nervex.agent.runtime_plugins:TeacherPlugin",
         "argmax_sample": "nervex.agent.sample_plugins:ArgmaxSamplePlugin",
         "multinomial_sample": "nervex.agent.sample_plugins:MultinomialSamplePlugin",
         "eps_greedy_sample": "nervex.agent.sample_plugins:EpsGreedySamplePlugin",
@@ -29,12 +30,16 @@ class AgentPlugin:
     A subclass overrides :meth:`wrap`. What must survive a restart goes into :meth:`state_dict`.
     """
 
+    #: whether the agent's model stays in eval mode whatever ``mode`` is asked for
+    frozen = False
+
     def bind(self, model: nn.Module) -> None:
         """Called once, when the plugin is added to an agent that holds ``model``."""
 
     def wrap(self, forward: Forward) -> Forward:
         """Returns a forward around ``forward``; it takes ``(data, param)``, where ``param`` holds the keyword
-        arguments of the agent's forward: a plugin pops those that are meant for it."""
+        arguments of the agent's forward: a plugin pops those that are meant for it. ``param.get('data_id')``, int64
+        [b] or None, are the lanes of the rows, for every plugin to read; it is not to be popped."""
         return forward
 
     def reset(self, data_id: Tensor | None = None, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Plugins that change how a forward runs: gradients, recurrent state, target weights."""
+"""Plugins that change how a forward runs: gradients, recurrent state, weights of target and teacher."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nervex.agent.plugin import AgentPlugin, Forward
-from nervex.utils.errors import ConfigError, did_you_mean
-from nervex.utils.tree import tree_map, tree_map_
+from nervex.utils.errors import ConfigError, SpecError, did_you_mean
+from nervex.utils.tree import tree_leaves, tree_map, tree_map_
 
 
 class GradPlugin(AgentPlugin):
@@ -35,68 +35,110 @@ class HiddenStatePlugin(AgentPlugin):
     """Keeps the recurrent state of each lane between forwards.
 
     Gives the model ``data['prev_state']`` (a tree of tensors [b, ...], rows in the order of ``data_id``; None while no
-    lane has a state) and takes ``next_state`` (same layout) out of its output.
+    lane has a state) and takes ``next_state`` (same layout) out of its output. Without ``data_id`` the rows are all
+    lanes in their order. Lanes are added when their ids are first met.
 
     Args:
-        state_num: number of lanes.
+        state_num: number of lanes to begin with; None: as many as are met.
         save_prev_state: add the state before the forward to the output, detached, as ``prev_state``.
         init_fn: returns the initial state of one lane (tree of tensors); None: zeros.
     """
 
-    def __init__(self, state_num: int, save_prev_state: bool = False, init_fn: Callable[[], Any] | None = None) -> None:
-        self._state_num = state_num
+    def __init__(
+        self, state_num: int | None = None, save_prev_state: bool = False, init_fn: Callable[[], Any] | None = None
+    ) -> None:
+        self._state_num = state_num or 0
         self._save_prev_state = save_prev_state
         self._init_fn = init_fn or (lambda: None)
-        self._state: Any = None  # tree of tensors [state_num, ...]
+        self._state: Any = None  # tree of tensors [lanes, ...]
+        self._model = nn.Module()
+
+    def bind(self, model: nn.Module) -> None:
+        self._model = model
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
-            data_id = param.pop("data_id", None)
-            lane = torch.arange(self._state_num) if data_id is None else torch.as_tensor(data_id, dtype=torch.long)
-            if self._state is None:
-                self._state = self._initial(self._init_fn())
-            prev = None if self._state is None else tree_map(lambda s: s[lane], self._state)
+            lane = param.get("data_id")
+            prev = self._read(lane)
             output = forward({**data, "prev_state": prev}, param)
             after = output.pop("next_state")
-            if self._state is None:
-                zero: Any = tree_map(lambda x: torch.zeros_like(x[0]), after)
-                self._state = self._initial(zero)
-                prev = tree_map(torch.zeros_like, after)
-            tree_map_(lambda s, x: s.index_copy_(0, lane, x.detach()), self._state, after)
+            self._write(lane, after)
             if self._save_prev_state:
+                prev = tree_map(torch.zeros_like, after) if prev is None else prev
                 output["prev_state"] = tree_map(lambda x: x.detach(), prev)
             return output
 
         return run
 
     def reset(self, data_id: Tensor | None = None, state: Any = None, **kwargs: Any) -> None:
-        """Sets the lanes' state to ``state`` (tree of tensors [b, ...]) or to the initial one."""
-        if self._state is None:
-            if state is None:
-                return
-            first = self._init_fn()
-            self._state = self._initial(tree_map(lambda x: torch.zeros_like(x[0]), state) if first is None else first)
-        lane = torch.arange(self._state_num) if data_id is None else data_id
-        if state is None:
-            first = self._init_fn()
-            if first is None:
-                tree_map_(lambda s: s.index_fill_(0, lane, 0), self._state)
-                return
-            state = tree_map(lambda x: x.expand(len(lane), *x.shape), first)
-        tree_map_(lambda s, x: s.index_copy_(0, lane, x), self._state, state)
+        """Sets the lanes' state to ``state`` (tree of tensors [b, ...]) or to the initial one. Without ``data_id``,
+        the rows of ``state`` are all lanes from then on."""
+        if state is not None:
+            if data_id is None:
+                self._state = None
+            device = self._device()
+            self._write(data_id, tree_map(lambda x: x.to(device), state))
+        elif self._state is not None:
+            self._hold(data_id, 0, self._state)
+            num = len(self._index(data_id))
+            self._write(data_id, tree_map(lambda x: x.expand(num, *x.shape), self._first(self._state)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        held = state["state"]
-        self._state = None if held is None else tree_map(torch.clone, held)
+        held, device = state["state"], self._device()
+        self._state = None if held is None else tree_map(lambda x: x.to(device, copy=True), held)
 
-    def _initial(self, first: Any) -> Any:
-        if first is None:
+    def _read(self, lane: Tensor | None) -> Any:
+        """Returns the states of the lanes (int64 [b], None: all) before a forward; None where none is known."""
+        if self._state is None and self._init_fn() is None:
             return None
+        self._hold(lane, self._state_num, self._state)
+        index = self._index(lane)
+        return tree_map(lambda s: s.index_select(0, index), self._state)
+
+    def _write(self, lane: Tensor | None, rows: Any) -> None:
+        """Sets the states of the lanes (int64 [b], None: all) to ``rows`` [b, ...]."""
+        num = len(tree_leaves(rows)[0])
+        if self._state is None:
+            self._hold(lane, self._state_num or (num if lane is None else 0), rows)
+        else:
+            self._hold(lane, 0, rows)
+        index = self._index(lane)
+        if len(index) != num:
+            raise SpecError(f"hidden_state: got the states of {num} rows for {len(index)} lanes; give forward() and "
+                            "reset() the lane of each row as data_id")  # fmt: skip
+        tree_map_(lambda s, x: s.index_copy_(0, index, x.detach()), self._state, rows)
+
+    def _hold(self, lane: Tensor | None, at_least: int, like: Any) -> None:
+        """Adds lanes in the initial state until those of ``lane`` are there, and ``at_least`` so many."""
+        held = 0 if self._state is None else len(tree_leaves(self._state)[0])
+        num = max(at_least, 0 if lane is None or not len(lane) else int(lane.max()) + 1)
+        if num <= held:
+            return
         with torch.inference_mode(False):  # actors forward in inference mode and reset lanes outside of it
-            return tree_map(lambda x: x.detach().expand(self._state_num, *x.shape).clone(), first)
+            new = tree_map(lambda x: x.detach().expand(num - held, *x.shape).clone(), self._first(like))
+            self._state = tree_map(lambda s, x: torch.cat([s, x]), self._state, new) if held else new
+
+    def _first(self, like: Any) -> Any:
+        """Returns the initial state of one lane, where ``like`` is a tree of states [b, ...]."""
+        first = self._init_fn()
+        if first is None:
+            return tree_map(lambda x: x.new_zeros(x.shape[1:]), like)
+        device = self._device()
+        return tree_map(lambda x: x.to(device), first)
+
+    def _index(self, lane: Tensor | None) -> Tensor:
+        if self._state is None:
+            raise ConfigError("hidden_state: how many lanes there are is not known; give state_num to the plugin, or "
+                              "data_id to forward()")  # fmt: skip
+        leaf = tree_leaves(self._state)[0]
+        return torch.arange(len(leaf), device=leaf.device) if lane is None else lane.to(leaf.device)
+
+    def _device(self) -> torch.device:
+        parameter = next(self._model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
 
 class TargetPlugin(AgentPlugin):
@@ -158,3 +200,22 @@ class TargetPlugin(AgentPlugin):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._count = int(state["count"])
+
+
+class TeacherPlugin(AgentPlugin):
+    """A model that is not trained: no gradients, always in eval mode.
+
+    Args:
+        teacher_cfg: settings for the policy that learns from it, which reads them as ``agent.teacher_cfg``.
+    """
+
+    frozen = True
+
+    def __init__(self, teacher_cfg: Mapping[str, Any] | None = None) -> None:
+        self.cfg = dict(teacher_cfg or {})
+
+    def bind(self, model: nn.Module) -> None:
+        model.requires_grad_(False)
+
+    def wrap(self, forward: Forward) -> Forward:
+        return GradPlugin(enable_grad=False).wrap(forward)

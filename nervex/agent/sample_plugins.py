@@ -1,65 +1,60 @@
 """Plugins that turn a model's output into actions.
 
-They read ``logit`` (float [b, N], or a list of them for multi-discrete actions) and, where given, ``action_mask``
-(bool, same shapes; from the output or the observation) and add ``action`` (int64 [b], or [b, heads]).
+They read ``logit`` (see ``nervex.rl_utils.distribution``: a tensor [b, N], a list of them for multi-discrete actions,
+or ``{'mu', 'sigma'}`` [b, A]) and, where given, ``action_mask`` (true: allowed; shapes of the logits; from the output
+or the observation), and add ``action`` (int64 [b], int64 [b, heads], or float [b, A]).
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nervex.agent.plugin import AgentPlugin, Forward
+from nervex.rl_utils.distribution import Logit, log_prob, masked_logit, mode, sample
 from nervex.rl_utils.exploration import create_noise_generator
 from nervex.utils.errors import ConfigError
-
-_MASKED = -1e8
-
-Pick = Callable[[Tensor, Tensor | None], Tensor]
+from nervex.utils.tree import tree_map
 
 
-def _heads(output: dict[str, Any], data: dict[str, Any]) -> tuple[list[Tensor], list[Tensor | None], bool]:
-    """Returns logits and masks per head, and whether the action has several heads."""
-    logit = output["logit"]
+def _mask(output: dict[str, Any], data: dict[str, Any]) -> Any:
+    """Returns the mask (bool, shapes of the logits) of output or observation; None without one."""
     mask = output.get("action_mask")
-    if mask is None and isinstance(data["obs"], dict):
+    if mask is None and isinstance(data["obs"], Mapping):
         mask = data["obs"].get("action_mask")
-    several = isinstance(logit, list | tuple)
-    logits = list(logit) if several else [logit]
-    masks = [None] * len(logits) if mask is None else list(mask) if several else [mask]
-    return logits, masks, several
+    return None if mask is None else tree_map(lambda m: m.bool(), mask)
 
 
-def _sample(output: dict[str, Any], data: dict[str, Any], pick: Pick) -> dict[str, Any]:
-    logits, masks, several = _heads(output, data)
-    actions = [pick(logit, mask) for logit, mask in zip(logits, masks, strict=True)]  # each [b]
-    output["action"] = torch.stack(actions, dim=-1) if several else actions[0]
-    return output
-
-
-def _masked(logit: Tensor, mask: Tensor | None) -> Tensor:
-    return logit if mask is None else logit.masked_fill(~mask.bool(), _MASKED)
+def _masked(output: dict[str, Any], mask: Any) -> Logit:
+    logit: Logit = output["logit"]
+    return logit if mask is None else masked_logit(logit, mask)
 
 
 class ArgmaxSamplePlugin(AgentPlugin):
-    """The action of the largest logit."""
+    """The likeliest action: that of the largest logit, or μ."""
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
-            return _sample(forward(data, param), data, lambda logit, mask: _masked(logit, mask).argmax(dim=-1))
+            output = forward(data, param)
+            output["action"] = mode(_masked(output, _mask(output, data)))
+            return output
 
         return run
 
 
 class MultinomialSamplePlugin(AgentPlugin):
-    """An action drawn from the softmax of the logits."""
+    """An action drawn from the distribution of the logits; its log-probability is added as ``logp``, float [b]."""
 
     def wrap(self, forward: Forward) -> Forward:
-        def pick(logit: Tensor, mask: Tensor | None) -> Tensor:
-            return torch.multinomial(torch.softmax(_masked(logit, mask), dim=-1), 1).squeeze(-1)
+        def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
+            output = forward(data, param)
+            logit = _masked(output, _mask(output, data))
+            output["action"] = sample(logit)
+            output["logp"] = log_prob(logit, output["action"])
+            return output
 
-        return lambda data, param: _sample(forward(data, param), data, pick)
+        return run
 
 
 class EpsGreedySamplePlugin(AgentPlugin):
@@ -74,24 +69,30 @@ class EpsGreedySamplePlugin(AgentPlugin):
             if eps is None:
                 raise ConfigError("eps_greedy_sample: forward() got no 'eps'; call agent.forward(obs, eps=0.1)")
             output = forward(data, param)
-            first = output["logit"][0] if isinstance(output["logit"], list | tuple) else output["logit"]
-            explore = torch.rand(first.shape[:-1], device=first.device) < eps  # [b]
-
-            def pick(logit: Tensor, mask: Tensor | None) -> Tensor:
-                best = _masked(logit, mask).argmax(dim=-1)
-                if mask is None:
-                    other = torch.randint(logit.shape[-1], best.shape, device=best.device)
-                else:
-                    other = torch.multinomial(mask.float().flatten(0, -2), 1).view(best.shape)
-                return torch.where(explore, other, best)
-
-            return _sample(output, data, pick)
+            mask = _mask(output, data)
+            best = mode(_masked(output, mask))  # [b] or [b, heads]
+            several = isinstance(output["logit"], list | tuple)
+            draw = torch.rand(best.shape[:-1] if several else best.shape, device=best.device)
+            explore = draw < (eps.to(draw.device) if isinstance(eps, Tensor) else eps)  # [b]
+            other = _uniform(output["logit"], mask)
+            output["action"] = torch.where(explore.unsqueeze(-1) if several else explore, other, best)
+            return output
 
         return run
 
 
+def _uniform(logit: Any, mask: Any) -> Tensor:
+    """Returns actions drawn uniformly from those that ``mask`` allows."""
+    if mask is not None:
+        return sample(masked_logit(tree_map(torch.zeros_like, logit), mask))
+    if isinstance(logit, Tensor):
+        return torch.randint(logit.shape[-1], logit.shape[:-1], device=logit.device)
+    return torch.stack([_uniform(head, None) for head in logit], dim=-1)
+
+
 class ActionNoisePlugin(AgentPlugin):
-    """Adds noise to a continuous ``action`` float [b, ...] and clips the sum.
+    """Adds noise to a continuous ``action`` float [b, ...] and clips the sum. Noise that goes on from step to step
+    (``'ou'``) does so for each lane of the forward's ``data_id`` by itself; without it the rows are all lanes.
 
     Args:
         noise_type: ``'gauss'`` or ``'ou'``.
@@ -113,9 +114,10 @@ class ActionNoisePlugin(AgentPlugin):
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
+            lane = param.get("data_id")
             output = forward(data, param)
             action = output["action"]
-            noise = self._noise(action.shape, action.device)
+            noise = self._noise(action.shape, action.device, lane)
             if self._noise_range is not None:
                 noise = noise.clamp(self._noise_range["min"], self._noise_range["max"])
             output["action"] = (action + noise).clamp(self._action_range["min"], self._action_range["max"])

@@ -51,7 +51,7 @@ class Replay:
                 f"replay_buffer.meta_maxlen is {cfg['meta_maxlen']}, too small for {rows} lanes and windows of "
                 f"{self.window.lookahead + 1} rows; expected at least {rows * (self.window.lookahead + 1)}"
             )
-        self.storage = RowStorage(cfg["meta_maxlen"], rows, cfg["max_reuse"])
+        self.storage = RowStorage(cfg["meta_maxlen"], rows, cfg["max_reuse"], self.window.stride)
         self.sampler: Sampler = (
             PrioritizedSampler(self.storage.capacity, cfg["alpha"], cfg["beta"], cfg["anneal_step"])
             if cfg["sampler"] == "prioritized"
@@ -99,6 +99,10 @@ class Replay:
         self.limiter.inserted += int(arrays["valid"].sum())
         if len(slot):
             self.sampler.added(self.storage, self.window, slot)
+
+    def needed(self, batch_size: int, train_step: int) -> int:
+        """Returns how many transitions must be held before ``train_step`` batches of ``batch_size`` are drawn."""
+        return self.limiter.min_count(batch_size, train_step) * self.window.stride
 
     def check_room(self, needed: int) -> None:
         """Raises ConfigError when the replay is full and yet holds fewer than ``needed`` transitions: rows between

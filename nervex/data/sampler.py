@@ -57,14 +57,14 @@ class UniformSampler:
     def sample(
         self, storage: RowStorage, window: Window, size: int, rng: np.random.Generator
     ) -> tuple[Plan, np.ndarray] | None:
-        written = storage.written()
-        if written == 0:
+        written = storage.sparse_slot(np.array([storage.written() - 1]))[0] + 1  # rows that samples may begin at
+        if written <= 0:
             return None
         weight = np.ones(size, dtype=np.float32)
         kept: list[Plan] = []
         missing = size
         for _ in range(_MAX_ROUNDS):
-            plan = _usable(storage, window, rng.integers(0, written, size=missing + missing // 4 + 4))
+            plan = _usable(storage, window, storage.start_slot(rng.integers(0, written, size=missing + missing // 4 + 4)))
             kept.append(plan.take(np.flatnonzero(plan.ok)[:missing]))
             missing -= len(kept[-1].slot)
             if missing == 0:
@@ -72,7 +72,7 @@ class UniformSampler:
                 if storage.max_use == np.inf or _within_limit(storage, drawn.slot):
                     return drawn, weight
                 break
-        plan = _usable(storage, window, np.arange(written))  # few rows qualify, or few uses are left: list them
+        plan = _usable(storage, window, storage.start_slot(np.arange(written)))  # few rows qualify, or few uses are left: list them
         usable = np.flatnonzero(plan.ok)
         if storage.max_use == np.inf:
             return (plan.take(rng.choice(usable, size=size)), weight) if len(usable) else None
@@ -133,6 +133,7 @@ class PrioritizedSampler:
         self._tree.update(slot, np.zeros(len(slot)))
         before = [storage.step(slot, -i) for i in range(1, window.lookahead + 1)]
         candidate = np.unique(np.concatenate([slot, *before]))
+        candidate = candidate[storage.begins(candidate)]
         candidate = candidate[self._tree[candidate] == 0]
         plan = window.plan(storage, candidate)
         fresh = candidate[plan.ok & (storage.use_count[candidate] == 0)]

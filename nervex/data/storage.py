@@ -15,15 +15,17 @@ class RowStorage:
     ``S = capacity // lane_num``, so the row after slot ``s`` is slot ``s + lane_num`` (mod ``S·lane_num``).
 
     Args:
-        capacity: rows in all; rounded up to a multiple of ``lane_num``.
+        capacity: rows in all; rounded up to a multiple of ``lane_num·stride``.
         lane_num: number of lanes that write here.
         max_use: how often a row may be sampled.
+        stride: samples begin at every ``stride``-th row of a lane; ``prev_state`` is stored for those rows only.
     """
 
-    def __init__(self, capacity: int, lane_num: int, max_use: float = np.inf) -> None:
+    def __init__(self, capacity: int, lane_num: int, max_use: float = np.inf, stride: int = 1) -> None:
         self.lane_num = lane_num
+        self.stride = stride
         self.max_use = np.floor(max_use)  # a row is used or not
-        self.ring_len = -(-capacity // lane_num)
+        self.ring_len = -(-capacity // (lane_num * stride)) * stride
         self.capacity = self.ring_len * lane_num
         self.head = np.zeros(lane_num, dtype=np.int64)  # rows ever written, per lane
         self.column: dict[str, np.ndarray] = {}
@@ -80,7 +82,11 @@ class RowStorage:
         if self.max_use != np.inf:
             self.spent_count -= int((self.use_count[where] >= self.max_use).sum())
         for name, values in rows.items():
-            self.column[name][where] = values
+            if self._sparse(name):
+                begins = self.begins(slots)
+                self.column[name][self.sparse_slot(slots[begins])] = values[begins]
+            else:
+                self.column[name][where] = values
         self.gap[where] = False
         self.use_count[where] = 0
         self._mark_first_rows(lane_id, first, row_num if length is None else length)
@@ -109,6 +115,19 @@ class RowStorage:
         head = self.head[lane]
         newer = (head - 1 - slot // self.lane_num) % self.ring_len
         return np.where(newer < head, newer, -1)
+
+    def begins(self, slot: np.ndarray) -> np.ndarray:
+        """Returns which of the rows in ``slot`` int [M] a sample may begin at, bool [M]."""
+        return slot // self.lane_num % self.stride == 0
+
+    def sparse_slot(self, slot: np.ndarray) -> np.ndarray:
+        """Returns where the columns that are kept for the first rows of samples hold the rows in ``slot`` int [M]."""
+        return slot // (self.lane_num * self.stride) * self.lane_num + slot % self.lane_num
+
+    def start_slot(self, number: np.ndarray) -> np.ndarray:
+        """Returns the slots of the rows that samples begin at, by their number int [M] from 0; the inverse of
+        :meth:`sparse_slot`."""
+        return number // self.lane_num * (self.lane_num * self.stride) + number % self.lane_num
 
     def step(self, slot: np.ndarray, num: int | np.ndarray) -> np.ndarray:
         """Returns the slot ``num`` rows later in the same lane."""
@@ -144,7 +163,7 @@ class RowStorage:
         """Returns everything needed to go on, as plain data; only written rows are included."""
         used = self.written()
         return {
-            "column": {k: v[:used].copy() for k, v in self.column.items()},
+            "column": {k: v[: self._extent(k, used)].copy() for k, v in self.column.items()},
             "head": self.head.copy(),
             "gap": self.gap[:used].copy(),
             "use_count": self.use_count[:used].copy(),
@@ -152,7 +171,7 @@ class RowStorage:
             "valid_count": self.valid_count,
             "spent_count": self.spent_count,
             "cleared": self._cleared,
-            "layout": [self.ring_len, self.lane_num],
+            "layout": [self.ring_len, self.lane_num, self.stride],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -161,10 +180,10 @@ class RowStorage:
         Raises:
             SpecError: the state is of a storage with another number of lanes or rows.
         """
-        if list(state["layout"]) != [self.ring_len, self.lane_num]:
+        if list(state["layout"]) != [self.ring_len, self.lane_num, self.stride]:
             raise SpecError(
-                f"replay state has [rows, lanes] {list(state['layout'])}, this replay [{self.ring_len}, "
-                f"{self.lane_num}]; resume with the capacity and number of envs that it was saved with"
+                f"replay state has [rows, lanes, stride] {list(state['layout'])}, this replay [{self.ring_len}, "
+                f"{self.lane_num}, {self.stride}]; resume with the capacity and number of envs that it was saved with"
             )
         self.clear()
         if state["column"] and not self.column:
@@ -194,8 +213,17 @@ class RowStorage:
             self.gap[first[stays] % self.ring_len * self.lane_num + lane_id[stays]] = True
             self._gap_next[lane_id[begins]] = False
 
+    def _sparse(self, name: str) -> bool:
+        return self.stride > 1 and name.startswith("prev_state")
+
+    def _extent(self, name: str, rows: int) -> int:
+        """Entries of a column that the first ``rows`` slots take."""
+        return -(-rows // (self.stride * self.lane_num)) * self.lane_num if self._sparse(name) else rows
+
     def _allocate(self, flat: dict[str, np.ndarray]) -> None:
-        self.column = {k: np.zeros((self.capacity, *v.shape[2:]), dtype=v.dtype) for k, v in flat.items()}
+        self.column = {
+            k: np.zeros((self._extent(k, self.capacity), *v.shape[2:]), dtype=v.dtype) for k, v in flat.items()
+        }
 
     def _check(self, flat: dict[str, np.ndarray]) -> None:
         if flat.keys() != self.column.keys():

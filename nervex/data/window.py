@@ -28,6 +28,7 @@ class Window(Protocol):
 
     columns: tuple[str, ...]  #: columns that it reads, so that rows must have them
     lookahead: int  #: rows after the first one that decide whether a row can be sampled
+    stride: int  #: samples begin at every so many rows of a lane
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
         """Finds the windows that begin at ``slot`` int [M]."""
@@ -45,6 +46,7 @@ class ItemWindow:
 
     columns: tuple[str, ...] = ()
     lookahead = 0
+    stride = 1
 
     def __init__(self, time_first: bool = False) -> None:
         self.time_first = time_first
@@ -78,6 +80,7 @@ class NStepWindow:
     """
 
     columns: tuple[str, ...] = ("obs", "reward")
+    stride = 1
 
     def __init__(self, nstep: int = 1, discount_factor: float = 0.99) -> None:
         self.nstep = nstep
@@ -118,4 +121,39 @@ class NStepWindow:
         batch["terminated"] = batch["done"] = column["terminated"][last]
         batch["truncated"] = column["truncated"][last]
         batch["value_gamma"] = self._power[steps]
+        return nest({k: torch.from_numpy(v) for k, v in batch.items()})
+
+
+class SequenceWindow:
+    """Unrolls of consecutive rows, which may hold the ends and beginnings of episodes.
+
+    A batch holds every stored column as [unroll_len, B, ...], with ``prev_state`` [B, ...] (recurrent state before the
+    first row) and ``begin`` bool [unroll_len, B] (an episode begins at the row: the state is reset before it).
+
+    Kapturowski et al. 2019, https://openreview.net/forum?id=r1lyTjAqYX, section 2.3: stored state, overlapping unrolls.
+
+    Args:
+        unroll_len: rows of an unroll.
+        stride: rows from the beginning of one unroll to that of the next.
+    """
+
+    columns: tuple[str, ...] = ("obs", "reward", "episode_step")
+
+    def __init__(self, unroll_len: int, stride: int) -> None:
+        self.unroll_len = unroll_len
+        self.stride = stride
+        self.lookahead = unroll_len - 1
+
+    def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
+        later = storage.step(slot, np.arange(1, self.unroll_len)[:, None])  # [L − 1, M]
+        complete = storage.newer(slot) >= self.lookahead
+        return Plan(slot, np.full(len(slot), self.unroll_len), complete & ~storage.gap[later].any(axis=0))
+
+    def gather(self, storage: RowStorage, plan: Plan) -> Columns:
+        rows = storage.step(plan.slot, np.arange(self.unroll_len)[:, None])  # [L, B]
+        batch = {
+            k: v.take(storage.sparse_slot(plan.slot) if k.startswith("prev_state") else rows, axis=0)
+            for k, v in storage.column.items()
+        }
+        batch["begin"] = batch["valid"] & (batch["episode_step"] == 0)
         return nest({k: torch.from_numpy(v) for k, v in batch.items()})

@@ -10,6 +10,7 @@ from nervex.config.source import ConfigSource
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.entry.compile_config import CompiledConfig, compile_config
+from nervex.entry.learning import RolloutLearning
 from nervex.entry.serial_parts import SerialParts, build_parts
 from nervex.envs.base_env import BaseEnvTimestep
 from nervex.utils.errors import ConfigError, SpecError
@@ -59,13 +60,16 @@ def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> 
     cfg = compiled.cfg
     learn, actor = cfg.policy.learn, cfg.actor
     unit = f"{actor.n_sample} transitions" if actor.n_sample else f"{actor.n_episode} episodes"
+    updates = f"{learn.train_step} update(s)"
+    if parts.rollout is not None and learn.train_step is None:
+        updates = f"{learn.epoch_per_collect} pass(es) in minibatches"
     report.plan += [
         f"env       {parts.actor.env.lane_num} collecting ({cfg.env.get('env_manager_type', 'base')}), "
         f"{len(compiled.evaluator_env_cfg)} evaluating",
         f"spaces    obs {_shape(parts.actor.env.obs_spec)}, action {_shape(parts.actor.env.action_spec)}",
         f"policy    {compiled.policy_class.__name__}, {sum(p.numel() for p in parts.policy.model.parameters()):,} "
         f"parameters, {torch.get_num_threads()} torch thread(s)",
-        f"loop      {unit}, then {learn.train_step} update(s) of {learn.batch_size}; evaluation every "
+        f"loop      {unit}, then {updates} of {learn.batch_size}; evaluation every "
         f"{cfg.evaluator.eval_freq} loops over {cfg.evaluator.n_episode} episodes",
         f"ends at   {_ends(cfg)}",
     ]
@@ -85,14 +89,22 @@ def _shape(spec: Any) -> str:
 
 
 def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
-    actor, replay = parts.actor, parts.replay
     _elementwise(parts)
+    actor = parts.actor
+    parts.command.step()
+    if parts.rollout is not None:
+        RolloutLearning(compiled.cfg, parts).collect()
+        report.done.append(
+            f"collect   {actor.env_step} env steps, {actor.episode_count} episodes, as info() declares; a rollout of "
+            f"{parts.rollout.count} transitions"
+        )
+        return
+    replay = parts.replay
     needed = min(replay.limiter.min_count(compiled.cfg.policy.learn.batch_size, 1), replay.capacity)
 
     def push(block: Block) -> None:
         replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
 
-    parts.command.step()
     actor.generate_data(consume=push)
     while replay.count < needed or replay.sample(1) is None:
         replay.check_room(needed)
@@ -133,11 +145,13 @@ def _elementwise(parts: SerialParts) -> None:
 
 def _learn(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
     losses = []
+    learn, rollout = compiled.cfg.policy.learn, parts.rollout
+    given = None if rollout is None else rollout.batches(learn.batch_size, 1, 2)
     for _ in range(2):
-        batch = parts.replay.sample(compiled.cfg.policy.learn.batch_size)
+        batch = parts.replay.sample(learn.batch_size) if given is None else next(given)
         assert batch is not None
         output = parts.learner.train(batch)
-        if parts.replay.prioritized and parts.learner.priority_info is None:
+        if given is None and parts.replay.prioritized and parts.learner.priority_info is None:
             raise ConfigError("replay_buffer.sampler is 'prioritized', but _forward_learn returned no 'priority' [B]")
         losses.append(float(output.get("total_loss", float("nan"))))
     report.done.append(f"learn     2 updates, total_loss {losses[0]:.4g}, {losses[1]:.4g}")
@@ -156,6 +170,10 @@ def _evaluate(parts: SerialParts, report: CheckReport) -> None:
 
 def _sizes(parts: SerialParts, report: CheckReport) -> None:
     weights = sum(t.numel() * t.element_size() for t in parts.policy.model.state_dict().values())
+    if parts.rollout is not None:
+        size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(parts.rollout.blocks))
+        report.size += [f"model     {human_bytes(weights)}", f"rollout   {human_bytes(size)}"]
+        return
     storage = parts.replay.storage
     row = storage.nbytes / storage.capacity
     report.size += [

@@ -13,7 +13,7 @@ import torch
 from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build, check_signature, fail, key_paths, where
 from nervex.config.source import COMMAND_LINE, ConfigSource
-from nervex.entry.relations import check_relations, share_values
+from nervex.entry.relations import check_data_path, check_relations, share_values
 from nervex.entry.sections import EnvConfig, MainConfig
 from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
 from nervex.envs.registry import ENV_REGISTRY
@@ -94,6 +94,7 @@ def compile_config(
                           "at least one of each")  # fmt: skip
     info = _env_info(env_fn, actor_cfg[0], source)
     _check_action(policy_class, info, main, source)
+    check_data_path(main, policy_class.data_path, source)
     if not model_given:
         _fill_model(main, policy_class, model_type, info, source)
     check_relations(main, source)
@@ -197,11 +198,14 @@ def _fill_model(
 ) -> None:
     """Fills in ``obs_dim`` and ``action_dim`` from the env, and checks the arguments of the network."""
     model = main["policy"]["model"]
-    dims = {"obs_dim": _dim(spec_tree(info.obs_space)), "action_dim": _dim(spec_tree(info.act_space, is_action=True))}
+    obs, action = spec_tree(info.obs_space), spec_tree(info.act_space, is_action=True)
+    dims = {"obs_dim": _dim(obs), "action_dim": _dim(action), "action_type": _action_type(action)}
+    if main["policy"]["normalize"]["obs"]:
+        main["policy"]["normalize"]["obs_dim"] = dims["obs_dim"]
     for key, value in dims.items():
         if value is not None and key in model and _as_shape(model[key]) != _as_shape(value):
-            what = "observations of" if key == "obs_dim" else "actions of"
-            fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} {value}; leave the key out, "
+            what = "observations" if key == "obs_dim" else "actions"
+            fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} of {value}; leave the key out, "
                  "it is filled in from the env")  # fmt: skip
     known = {k: v for k, v in dims.items() if v is not None}
     if "obs_dim" not in known and "obs_dim" not in model and model_type is None:
@@ -217,11 +221,19 @@ def _fill_model(
     main["policy"]["model"] = {**accepted, **parameters}
 
 
-def _dim(spec: Any) -> Any:
-    """Returns the size that a network is built with: int for vectors and discrete actions, list for images and
-    several heads, None for nested spaces."""
+def _action_type(spec: Any) -> str | None:
     if not isinstance(spec, LeafSpec):
         return None
+    return {"discrete": "discrete", "multi_discrete": "multi_discrete", "box": "continuous"}.get(spec.kind)
+
+
+def _dim(spec: Any) -> Any:
+    """Returns the size that a network is built with: int for vectors and discrete actions, list for images and
+    several heads, a mapping of them for observations of several parts (masks of actions aside), None for deeper ones.
+    """
+    if not isinstance(spec, LeafSpec):
+        parts = {k: _dim(v) for k, v in spec.items() if k != "action_mask"}
+        return parts if parts and not any(v is None or isinstance(v, dict) for v in parts.values()) else None
     if spec.kind == "discrete":
         return spec.n
     if spec.kind == "multi_discrete":
@@ -229,7 +241,9 @@ def _dim(spec: Any) -> Any:
     return spec.shape[0] if len(spec.shape) == 1 else list(spec.shape)
 
 
-def _as_shape(value: Any) -> tuple[Any, ...]:
+def _as_shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _as_shape(v) for k, v in value.items()}
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 

@@ -21,7 +21,7 @@ _ONE_HOME = (
 
 
 #: keys that a resumed run may have other values of: they decide when it ends and what it shows
-_FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop_val", "learner/log_freq",
+_FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop", "learner/log_freq",
               "torch_threads")  # fmt: skip
 
 
@@ -101,16 +101,13 @@ def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
         ConfigError: they contradict each other.
     """
     actor, learn = main["actor"], main["policy"]["learn"]
-    if actor["n_sample"] is None and actor["n_episode"] is None:
-        actor["n_sample"] = main["env"].get("actor_env_num", 8)
     if actor["n_sample"] is not None and actor["n_episode"] is not None:
         fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
-    capacity = main["replay_buffer"]["meta_maxlen"]
-    if learn["batch_size"] > capacity:
-        fail(source, ("policy", "learn", "batch_size"),
-             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer "
-             "larger")  # fmt: skip
-    _check_limits(main, source, learn, capacity)
+    if "epoch_per_collect" in learn:
+        _check_rollout(main, source)
+    else:
+        _check_replay(main, source)
+    _fill_lr_schedule(main)
     if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
         main["evaluator"]["stop_val"]
     ):
@@ -118,6 +115,73 @@ def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
             f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or "
             "evaluator.stop_val"
         )
+
+
+def check_data_path(main: dict[str, Any], data_path: str, source: ConfigSource) -> None:
+    """Checks that a policy that learns from rollouts is given no replay.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if data_path != "rollout":
+        return
+    name = main["policy"].get("policy_type") or "this policy"
+    if not main["policy"]["on_policy"]:
+        fail(source, ("policy", "on_policy"), f"is false, but '{name}' is on-policy: it learns from each rollout once "
+             "it is collected; leave the key out")  # fmt: skip
+    if source.data.get("replay_buffer") is not None:
+        fail(source, ("replay_buffer",), f"is given, but '{name}' is on-policy: it learns from each rollout once it is "
+             "collected, and has no replay; remove the section")  # fmt: skip
+
+
+def _check_rollout(main: dict[str, Any], source: ConfigSource) -> None:
+    """Checks the sizes of rollouts, and fills in ``actor.n_sample``: one block of every lane."""
+    actor, collect, learn = main["actor"], main["policy"]["collect"], main["policy"]["learn"]
+    traj_len, unroll_len = collect["traj_len"], collect["unroll_len"]
+    if math.isinf(traj_len):
+        if actor["n_sample"] is not None:
+            fail(source, ("actor", "n_sample"), "is given with traj_len: inf, where whole episodes are collected; give "
+                 "n_episode")  # fmt: skip
+        actor["n_episode"] = actor["n_episode"] or main["env"].get("actor_env_num", 8)
+        return
+    rows = int(traj_len) * main["env"].get("actor_env_num", 8)
+    if actor["n_episode"] is not None:
+        fail(source, ("actor", "n_episode"), f"is given with traj_len: {traj_len}, where rollouts of that length are "
+             "collected; give n_sample, or traj_len: inf")  # fmt: skip
+    actor["n_sample"] = actor["n_sample"] or rows
+    if traj_len % unroll_len:
+        fail(source, ("policy", "collect", "unroll_len"), f"is {unroll_len}, which does not divide traj_len = "
+             f"{traj_len}; rollouts are cut into unrolls")  # fmt: skip
+    if learn["batch_size"] % unroll_len:
+        fail(source, ("policy", "learn", "batch_size"), f"is {learn['batch_size']} rows, which is no multiple of "
+             f"policy.collect.unroll_len = {unroll_len}")  # fmt: skip
+
+
+def _fill_lr_schedule(main: dict[str, Any]) -> None:
+    """Fills in how many learner iterations a schedule takes, from the budgets."""
+    learn, actor = main["policy"]["learn"], main["actor"]
+    schedule = learn["lr_schedule"]
+    if schedule["type"] == "constant" or schedule["length"] is not None:
+        return
+    if not math.isinf(main["max_train_iter"]):
+        schedule["length"] = int(main["max_train_iter"])
+    elif not math.isinf(main["max_env_step"]) and actor["n_sample"]:
+        updates = learn["train_step"]
+        if updates is None:
+            updates = learn["epoch_per_collect"] * math.ceil(actor["n_sample"] / learn["batch_size"])
+        schedule["length"] = max(int(main["max_env_step"] / actor["n_sample"] * updates), 1)
+
+
+def _check_replay(main: dict[str, Any], source: ConfigSource) -> None:
+    actor, learn = main["actor"], main["policy"]["learn"]
+    if actor["n_sample"] is None and actor["n_episode"] is None:
+        actor["n_sample"] = main["env"].get("actor_env_num", 8)
+    capacity = main["replay_buffer"]["meta_maxlen"]
+    if learn["batch_size"] > capacity:
+        fail(source, ("policy", "learn", "batch_size"),
+             f"is {learn['batch_size']}, more than replay_buffer.meta_maxlen = {capacity}; make the buffer "
+             "larger")  # fmt: skip
+    _check_limits(main, source, learn, capacity)
 
 
 def _check_limits(main: dict[str, Any], source: ConfigSource, learn: dict[str, Any], capacity: int) -> None:

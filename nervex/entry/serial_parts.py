@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from nervex.data.replay import Replay
+from nervex.data.rollout_buffer import RolloutBuffer
 from nervex.entry.compile_config import CompiledConfig
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import pick_threads
@@ -20,14 +21,29 @@ from nervex.worker.learner.base_learner import BaseLearner
 
 @dataclass
 class SerialParts:
-    """The objects that a serial run joins; each works alone, too."""
+    """The objects that a serial run joins; each works alone, too.
+
+    Data go through ``store``: a replay, or the rollout buffer of policies that learn from rollouts (the other of
+    ``replay`` and ``rollout`` is absent).
+    """
 
     policy: Policy
     learner: BaseLearner
     actor: BaseSerialActor
     evaluator: BaseSerialEvaluator
-    replay: Replay
+    store: Replay | RolloutBuffer
     command: BaseSerialCommand
+
+    @property
+    def replay(self) -> Replay:
+        """The replay."""
+        assert isinstance(self.store, Replay), "this policy learns from rollouts and has no replay"
+        return self.store
+
+    @property
+    def rollout(self) -> RolloutBuffer | None:
+        """The rollout buffer; None for policies that learn from a replay."""
+        return self.store if isinstance(self.store, RolloutBuffer) else None
 
     def close(self) -> None:
         """Closes the envs."""
@@ -80,23 +96,30 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
     if cfg.torch_threads is None:
         parameters = sum(p.numel() for p in policy.model.parameters())
         torch.set_num_threads(pick_threads(parameters, cfg.policy.learn.batch_size))
-    if cfg.replay_buffer.sampler == "prioritized" and not policy.gives_priority:
-        raise ConfigError(
-            f"replay_buffer.sampler is 'prioritized', but policy {type(policy).__name__} gives no priority; use uniform"
-        )
-    if policy.window is not None and cfg.policy.collect.unroll_len > 1:
-        raise ConfigError(
-            f"policy {type(policy).__name__} learns from single rows; policy.collect.unroll_len is "
-            f"{cfg.policy.collect.unroll_len}, expected 1"
-        )
     manager = cfg.env.get("env_manager_type", "base")
     options = dict(cfg.env.get("manager", {}))
     actor_env = create_env_manager(manager, compiled.env_fn, compiled.actor_env_cfg, **options)
     actor_env.seed(np.random.SeedSequence(seeds["actor_env"]).generate_state(len(compiled.actor_env_cfg)).tolist())
-    replay = Replay(cfg.replay_buffer, actor_env.lane_num, policy.window, seeds["replay"])
+    store = _build_store(compiled, policy, actor_env.lane_num, seeds["replay"])
     learner = BaseLearner(cfg.learner, policy.learn_mode)
     actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
     actor.attach(actor_env, launch)
     evaluator = build_evaluator(compiled, policy, seeds["evaluator"])
-    command = BaseSerialCommand(cfg.command, learner, actor, evaluator, replay, policy.command_mode)
-    return SerialParts(policy, learner, actor, evaluator, replay, command)
+    command = BaseSerialCommand(cfg.command, learner, actor, evaluator, store, policy.command_mode)
+    return SerialParts(policy, learner, actor, evaluator, store, command)
+
+
+def _build_store(compiled: CompiledConfig, policy: Policy, lane_num: int, seed: int) -> Replay | RolloutBuffer:
+    cfg = compiled.cfg
+    name, unroll_len = type(policy).__name__, cfg.policy.collect.unroll_len
+    if policy.data_path == "rollout":
+        return RolloutBuffer(unroll_len, seed)
+    if cfg.replay_buffer.sampler == "prioritized" and not policy.gives_priority:
+        raise ConfigError(
+            f"replay_buffer.sampler is 'prioritized', but policy {name} gives no priority; use uniform"
+        )
+    if policy.window is not None and policy.window.lookahead == policy.window.stride == 1 < unroll_len:
+        raise ConfigError(
+            f"policy {name} learns from single rows; policy.collect.unroll_len is {unroll_len}, expected 1"
+        )
+    return Replay(cfg.replay_buffer, lane_num, policy.window, seed)

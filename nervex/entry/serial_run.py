@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from nervex.entry.compile_config import CompiledConfig
+from nervex.entry.learning import ReplayLearning, RolloutLearning
 from nervex.entry.relations import refuse_other_config
 from nervex.entry.serial_parts import SerialParts, child_seeds
 from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.torch_utils.seeds import load_rng_state, rng_state
-from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, RunFolderError
-from nervex.worker.actor.rollout import Block
+from nervex.utils.errors import CheckpointError, NerveXError, RunFolderError
 from nervex.worker.monitor.run_folder import RunFolder, cpu_s, peak_rss_bytes
 from nervex.worker.monitor.sink import MetricLog, MetricRow
 
@@ -24,8 +24,7 @@ _logger = logging.getLogger("nervex")
 class SerialRun:
     """Joins the parts of a run.
 
-    One loop is: settings from the command, ``n_sample`` transitions (more until the replay suffices), ``train_step``
-    updates; every ``eval_freq`` loops it begins with an evaluation. Checkpoints are taken between loops.
+    One loop is: settings from the command, then collecting and learning (``nervex.entry.learning``); every ``eval_freq`` loops it begins with an evaluation. Checkpoints are taken between loops.
 
     Args:
         compiled: the configuration.
@@ -42,7 +41,7 @@ class SerialRun:
         self.checkpoints = CheckpointManager(folder.checkpoint_dir)
         self.loop = 0
         self.evaluated_iter = -1
-        self.solved = False
+        self.solved_env_step: int | None = None  # where stop_val was first reached and confirmed
         self._begun = False  # random collection is over
         self._rate_mark = (0.0, 0, 0)  # wall, env step and iteration of the last shown rates
         self._wall_before = self._cpu_before = 0.0
@@ -50,9 +49,15 @@ class SerialRun:
         self._cpu_start = cpu_s()
         self._save_wanted = False
         self._interrupted = False
-        self._batch_size: int = self.cfg.policy.learn.batch_size
+        learning = ReplayLearning if parts.rollout is None else RolloutLearning
+        self._learning = learning(self.cfg, parts)
         parts.learner.report = self._report
         parts.learner.saver = self._want_save
+
+    @property
+    def solved(self) -> bool:
+        """Whether ``evaluator.stop_val`` was reached and confirmed."""
+        return self.solved_env_step is not None
 
     @property
     def wall_s(self) -> float:
@@ -70,7 +75,8 @@ class SerialRun:
         with self._signals():
             parts.learner.call_hook("before_run")
             if not self._begun:
-                self._random_collect()
+                self.parts.command.step()
+                self._begun = self._learning.prepare(self.cfg.actor.random_collect_size, self._must_stop)
                 self.save()
             while True:
                 reason = self._end()
@@ -78,7 +84,8 @@ class SerialRun:
                     reason = self._evaluate_once()
                 if reason is not None:
                     break
-                if self._one_loop():
+                parts.command.step()
+                if self._learning.loop(self._must_stop):
                     self.loop += 1
                 if self._save_wanted:
                     self.save()
@@ -112,14 +119,14 @@ class SerialRun:
             "policy": p.policy.state_dict(),
             "learner": p.learner.state_dict(),
             "actor": p.actor.state_dict(envs),
-            "replay": p.replay.state_dict(),
+            "replay": p.store.state_dict(),
             "evaluator": p.evaluator.state_dict(),
             "rng": rng_state(),
             "log": self.log.state_dict(),
             "run": {
                 "loop": self.loop,
                 "evaluated_iter": self.evaluated_iter,
-                "solved": self.solved,
+                "solved_env_step": self.solved_env_step,
                 "begun": self._begun,
                 "config": self.cfg.to_dict(),
                 "wall_s": self.wall_s,
@@ -140,13 +147,13 @@ class SerialRun:
             p.policy.model.load_state_dict(checkpoint.weights or {})
             p.policy.load_state_dict(state["policy"])
             p.learner.load_state_dict(state["learner"])
-            p.replay.load_state_dict(state["replay"])
+            p.store.load_state_dict(state["replay"])
             self._load_actor(state["actor"])
             p.evaluator.load_state_dict(state["evaluator"])
             run = state["run"]
             self.loop, self.evaluated_iter, self._begun = run["loop"], run["evaluated_iter"], run["begun"]
-            last = p.evaluator.last  # the bar may have been raised
-            self.solved = bool(run["solved"] and last is not None and last.mean >= self.cfg.evaluator.stop_val)
+            if self.cfg.evaluator.stop_val <= run["config"]["evaluator"]["stop_val"]:  # the bar was not raised
+                self.solved_env_step = run["solved_env_step"]
             self._wall_before, self._cpu_before = run["wall_s"], run["cpu_s"]
             self.log.load_state_dict(state["log"])
         except (KeyError, RuntimeError, TypeError, ValueError) as e:
@@ -178,6 +185,7 @@ class SerialRun:
             "seed": cfg.seed,
             "stop_reason": stop_reason,
             "solved": self.solved,
+            "solved_env_step": self.solved_env_step,
             "best_eval_return": p.evaluator.best,
             "last_eval_return": None if last is None else last.mean,
             "last_eval_episode": None if last is None else len(last.episode_return),
@@ -190,63 +198,20 @@ class SerialRun:
             "run_dir": str(self.folder.path),
         }
 
-    def _one_loop(self) -> bool:
-        """Collects and learns; False when a budget or Ctrl-C ended the collection, which then goes on where it was."""
-        p, learn = self.parts, self.cfg.policy.learn
-        p.command.step()
-        needed = p.replay.limiter.min_count(self._batch_size, learn.train_step)
-        while True:
-            _, p.learner.collect_info = p.actor.generate_data(consume=self._push, stop=self._must_stop)
-            if p.replay.count >= needed:
-                break
-            if self._must_stop():
-                return False
-            p.replay.check_room(needed)
-        for _ in range(learn.train_step):
-            if p.learner.last_iter.val >= self.cfg.max_train_iter:
-                break
-            batch = p.replay.sample(self._batch_size)
-            if batch is None:
-                break  # rows are there but not yet what follows them; the next loop goes on
-            p.learner.train(batch)
-            if p.replay.prioritized:
-                self._update_priority()
-        if self.cfg.policy.on_policy:
-            p.replay.clear()
-        return True
-
-    def _push(self, block: Block) -> None:
-        self.parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
-
-    def _update_priority(self) -> None:
-        info = self.parts.learner.priority_info
-        if info is None:
-            raise ConfigError(
-                "replay_buffer.sampler is 'prioritized', but the policy's _forward_learn returned no 'priority' [B]; "
-                "return one, or use sampler: uniform"
-            )
-        self.parts.replay.update(info)
-
-    def _random_collect(self) -> None:
-        p, size = self.parts, self.cfg.actor.random_collect_size
-        p.command.step()
-        while p.actor.sample_count < size and not self._must_stop():
-            left = size - p.actor.sample_count
-            p.actor.generate_data(n_sample=left, consume=self._push, random=True, stop=self._must_stop)
-        self._begun = p.actor.sample_count >= size
-
     def _evaluate_once(self) -> str | None:
         """Evaluates weights that were not evaluated yet; a run that was killed at the save within an evaluation goes on
         after it."""
         if self.evaluated_iter != self.parts.learner.last_iter.val:
             self._evaluate()
-        return "stop_val" if self.solved else None
+        return "stop_val" if self.solved and self.cfg.evaluator.stop else None
 
     def _evaluate(self) -> None:
         p = self.parts
         before = p.evaluator.best
         start = time.perf_counter()
-        self.solved = p.evaluator.eval(p.learner.last_iter.val)
+        reached = p.evaluator.eval(p.learner.last_iter.val, confirm=not self.solved)
+        if reached and not self.solved:
+            self.solved_env_step = p.actor.env_step
         self.evaluated_iter = p.learner.last_iter.val
         result = p.evaluator.last
         assert result is not None and p.evaluator.best is not None
@@ -272,7 +237,7 @@ class SerialRun:
         self._write(
             "train",
             {
-                **averages, **p.actor.metrics(), **p.command.metrics(), **p.replay.metrics(),
+                **averages, **p.actor.metrics(), **p.command.metrics(), **p.store.metrics(),
                 "time/env_step_per_s": (step - last_step) / elapsed,
                 "time/iter_per_s": (iteration - last_iteration) / elapsed,
                 "time/wall_s": wall,

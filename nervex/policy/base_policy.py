@@ -3,18 +3,33 @@
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import torch
 
 from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build
 from nervex.config.source import ConfigSource
+from nervex.model.normalized import NormalizedModel, RewardScale
 from nervex.policy.config import OpenPolicyConfig, PolicyConfig
+from nervex.torch_utils.lr_schedule import LRSchedule
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.registry import Registry
 
-POLICY_REGISTRY = Registry("policy", {"dqn": "nervex.policy.dqn:DQNPolicy"})
+POLICY_REGISTRY = Registry(
+    "policy",
+    {
+        "dqn": "nervex.policy.dqn:DQNPolicy",
+        "rainbow_dqn": "nervex.policy.rainbow_dqn:RainbowDQNPolicy",
+        "r2d2": "nervex.policy.r2d2:R2D2Policy",
+        "a2c": "nervex.policy.a2c:A2CPolicy",
+        "ppo": "nervex.policy.ppo:PPOPolicy",
+        "impala": "nervex.policy.impala:IMPALAPolicy",
+        "ddpg": "nervex.policy.ddpg:DDPGPolicy",
+        "td3": "nervex.policy.td3:TD3Policy",
+        "sac": "nervex.policy.sac:SACPolicy",
+    },
+)
 
 _FIELDS = ("learn", "collect", "eval", "command")
 
@@ -45,6 +60,8 @@ class Policy(ABC):
     action_kinds: tuple[str, ...] = ("discrete", "multi_discrete", "multi_binary", "box")
     #: whether learn mode returns a ``priority`` per sample
     gives_priority = True
+    #: where its batches come from: ``'replay'``, or ``'rollout'`` (on-policy: each rollout is learned from once)
+    data_path: Literal["replay", "rollout"] = "replay"
 
     learn_function = namedtuple(
         "learn_function",
@@ -82,9 +99,10 @@ class Policy(ABC):
         self._eval_setting_set: Any = set()
         if {"learn", "collect", "eval"} & set(self._enabled):
             created = self._build_model(model_type) if model is None else model
-            self._model: torch.nn.Module = created.to(self._device)
+            self._model: torch.nn.Module = self._normalized(created).to(self._device)
         for field in self._enabled:
             getattr(self, f"_init_{field}")()
+        self._lr_schedule = self._build_lr_schedule() if "learn" in self._enabled else None
 
     def _build_model(self, model_type: type | None) -> torch.nn.Module:
         try:
@@ -97,6 +115,36 @@ class Policy(ABC):
                 f"the network cannot be built from policy.model = {self._cfg.model.to_dict()}: "
                 f"{type(e).__name__}: {reason}"
             ) from e
+
+    def _normalized(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Puts the running normalizations that the configuration asks for around and beside the network."""
+        cfg = self._cfg.normalize
+        if cfg.obs:
+            if cfg.obs_dim is None:
+                raise ConfigError("policy.normalize.obs is true, and policy.normalize.obs_dim is missing; give it")
+            model = NormalizedModel(model, cfg.obs_dim, cfg.clip_obs)
+        if cfg.reward:
+            gamma = self._cfg.learn.get("algo", {}).get("discount_factor", 0.99)
+            model.add_module("reward_scale", RewardScale(gamma, cfg.clip_reward))
+        return model
+
+    def _build_lr_schedule(self) -> LRSchedule | None:
+        cfg = self._cfg.learn.lr_schedule
+        if cfg.type == "constant" and not cfg.warmup:
+            return None
+        if cfg.length is None and cfg.type != "constant":
+            raise ConfigError(
+                f"policy.learn.lr_schedule.type is '{cfg.type}', which needs its length; give "
+                "policy.learn.lr_schedule.length in learner iterations, or a budget (max_train_iter, max_env_step)"
+            )
+        optimizers = [part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)]
+        return LRSchedule(optimizers, cfg.type, cfg.length or 1, cfg.end_factor, cfg.warmup)
+
+    def _learn(self, data: Any) -> dict[str, Any]:
+        assert self._lr_schedule is not None
+        output = self._forward_learn(data)
+        self._lr_schedule.step()
+        return output
 
     @classmethod
     def complete_config(cls, cfg: Mapping[str, Any]) -> FrozenConfig:
@@ -123,8 +171,9 @@ class Policy(ABC):
     @property
     def learn_mode(self) -> Any:
         """The functions that a learner calls."""
+        forward = self._forward_learn if self._lr_schedule is None else self._learn
         return Policy.learn_function(
-            self._data_preprocess_learn, self._forward_learn, self._reset_learn, self._info_learn,
+            self._data_preprocess_learn, forward, self._reset_learn, self._info_learn,
             self._state_dict_handle, lambda setting: self.set_setting("learn", setting), self._monitor_vars_learn,
         )  # fmt: skip
 
@@ -149,6 +198,23 @@ class Policy(ABC):
     def command_mode(self) -> Any:
         """The functions that a command calls."""
         return Policy.command_function(self._get_setting_learn, self._get_setting_collect, self._get_setting_eval)
+
+    def observe(self, columns: Mapping[str, Any]) -> None:
+        """Updates the running normalizations.
+
+        Args:
+            columns: rows [T, b, ...] as an actor gives them, each row once, in the order of its lane.
+        """
+        cfg = self._cfg.normalize
+        if cfg.obs:
+            self._model.observe(columns["obs"], columns["valid"])  # type: ignore[operator]
+        if cfg.reward:
+            ends = columns["terminated"], columns["truncated"], columns["valid"]
+            self._model.reward_scale.observe(columns["reward"], *ends, columns["lane_id"])  # type: ignore[operator, union-attr]
+
+    def scaled_reward(self, reward: torch.Tensor) -> torch.Tensor:
+        """Returns rewards divided by the running standard deviation of the return, if the configuration asks for it."""
+        return self._model.reward_scale.scale(reward) if self._cfg.normalize.reward else reward  # type: ignore[operator, union-attr, no-any-return]
 
     def set_setting(self, mode_name: str, setting: Mapping[str, Any]) -> None:
         """Writes each ``{k: v}`` to ``self._k`` when ``k`` is a setting of the mode."""

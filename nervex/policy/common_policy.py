@@ -33,6 +33,8 @@ class CommonPolicy(Policy):
             batch = to_device(batch, self._device)
         if self._cfg.learn.ignore_done and batch.get("done") is not None:
             batch["done"] = torch.zeros_like(batch["done"])
+        if self._cfg.normalize.reward:
+            batch["reward"] = self.scaled_reward(batch["reward"])
         batch.setdefault("weight", None)
         return batch
 

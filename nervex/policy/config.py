@@ -17,6 +17,29 @@ class EpsConfig:
 
 
 @dataclass
+class LRScheduleConfig:
+    """How learning rates change over training."""
+
+    type: Literal["constant", "linear", "cosine", "exp"] = option("constant", doc="shape of the decay")
+    length: int | None = option(
+        None, ge=1, unit="learner iterations", doc="until the end; null: what the budget of env steps gives"
+    )
+    end_factor: float = option(0.0, ge=0, le=1, doc="last learning rate as a part of the first")
+    warmup: int = option(0, ge=0, unit="learner iterations", doc="over which it first grows from 0")
+
+
+@dataclass
+class NormalizeConfig:
+    """Running normalization; its statistics are part of the network's weights."""
+
+    obs: bool = option(False, doc="subtract the mean of vector observations and divide by their standard deviation")
+    reward: bool = option(False, doc="divide rewards by the standard deviation of the discounted return")
+    clip_obs: float = option(10.0, gt=0, doc="bound of normalized observations")
+    clip_reward: float = option(10.0, gt=0, doc="bound of scaled rewards")
+    obs_dim: Any = option(None, doc="filled in from the env")
+
+
+@dataclass
 class LearnConfig:
     """Keys of ``policy.learn`` that every policy has."""
 
@@ -25,6 +48,17 @@ class LearnConfig:
     learning_rate: float = option(1e-3, gt=0, doc="step size of the optimizer")
     weight_decay: float = option(0.0, ge=0, doc="L2 penalty of the optimizer")
     ignore_done: bool = option(False, doc="bootstrap at terminations too")
+    lr_schedule: LRScheduleConfig = option(default_factory=LRScheduleConfig, doc="of all optimizers")
+
+
+@dataclass
+class RolloutLearnConfig(LearnConfig):
+    """Keys of ``policy.learn`` of policies that learn from rollouts."""
+
+    train_step: int | None = option(  # type: ignore[assignment]
+        None, ge=1, unit="learner iterations", doc="updates from each rollout; null: epoch_per_collect passes"
+    )
+    epoch_per_collect: int = option(1, ge=1, unit="passes", doc="over each rollout, in minibatches of batch_size")
 
 
 @dataclass
@@ -37,11 +71,39 @@ class CollectConfig:
 
 
 @dataclass
+class RolloutCollectConfig(CollectConfig):
+    """Keys of ``policy.collect`` of policies that learn from rollouts."""
+
+    traj_len: IntOrInf = option(128, ge=1, doc="rows of a rollout per lane; inf: whole episodes", unit="env steps")
+
+
+@dataclass
+class NStepAlgo:
+    """``policy.collect.algo`` of policies with n-step targets."""
+
+    nstep: int = option(3, ge=1, unit="env steps", doc="the same value as policy.learn.algo.nstep")
+
+
+@dataclass
 class EvalConfig:
     """Keys of ``policy.eval`` that every policy has."""
 
     deterministic: bool = option(True, doc="act greedily in evaluation")
     env_num: int | None = option(None, ge=1, unit="envs", doc="the same value as env.evaluator_env_num")
+
+
+@dataclass
+class EpsEvalConfig(EvalConfig):
+    """Keys of ``policy.eval`` of eps-greedy policies."""
+
+    eps: float = option(0.05, ge=0, le=1, doc="exploration rate when not deterministic")
+
+
+@dataclass
+class EpsCommandConfig:
+    """Section ``policy.command`` of eps-greedy policies."""
+
+    eps: EpsConfig = option(default_factory=EpsConfig, doc="exploration rate while collecting")
 
 
 @dataclass
@@ -52,11 +114,21 @@ class PolicyConfig:
     import_names: list[str] = option(default_factory=list, doc="modules, or files beside the YAML, to import first")
     use_cuda: bool = option(False, doc="put the model on the GPU")
     on_policy: bool = option(False, doc="empty the replay after each loop")
+    normalize: NormalizeConfig = option(default_factory=NormalizeConfig, doc="of observations and rewards")
     model: dict[str, Any] = option(default_factory=dict, doc="arguments of the model's class")
     learn: LearnConfig = option(default_factory=LearnConfig, doc="how to learn")
     collect: CollectConfig = option(default_factory=CollectConfig, doc="how to collect")
     eval: EvalConfig = option(default_factory=EvalConfig, doc="how to act in evaluation")
     command: Any = option(default_factory=dict, doc="what learn tells collect")
+
+
+@dataclass
+class RolloutPolicyConfig(PolicyConfig):
+    """Section ``policy`` of policies that learn from rollouts."""
+
+    on_policy: bool = option(True, doc="learn from each rollout and forget it; nothing else is possible here")
+    learn: RolloutLearnConfig = option(default_factory=RolloutLearnConfig, doc="how to learn")
+    collect: RolloutCollectConfig = option(default_factory=RolloutCollectConfig, doc="how to collect")
 
 
 @dataclass

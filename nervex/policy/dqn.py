@@ -24,7 +24,9 @@ from nervex.data.window import NStepWindow
 from nervex.model.discrete_net import ConvDiscreteNet, FCDiscreteNet
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
-from nervex.policy.config import CollectConfig, EpsConfig, EvalConfig, LearnConfig, PolicyConfig
+from nervex.policy.config import (
+    CollectConfig, EpsCommandConfig, EpsEvalConfig, LearnConfig, NStepAlgo, PolicyConfig,
+)  # fmt: skip
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.rl_utils.td import q_nstep_td_data, q_nstep_td_error_per_sample
 from nervex.torch_utils.optimizer import Adam
@@ -46,31 +48,16 @@ class DQNLearn(LearnConfig):
 
 
 @dataclass
-class NStepAlgo:
-    nstep: int = option(3, ge=1, unit="env steps", doc="the same value as policy.learn.algo.nstep")
-
-
-@dataclass
 class DQNCollect(CollectConfig):
     algo: NStepAlgo = option(default_factory=NStepAlgo, doc="the algorithm")
-
-
-@dataclass
-class DQNEval(EvalConfig):
-    eps: float = option(0.05, ge=0, le=1, doc="exploration rate when not deterministic")
-
-
-@dataclass
-class DQNCommand:
-    eps: EpsConfig = option(default_factory=EpsConfig, doc="exploration rate while collecting")
 
 
 @dataclass
 class DQNConfig(PolicyConfig):
     learn: DQNLearn = option(default_factory=DQNLearn, doc="how to learn")
     collect: DQNCollect = option(default_factory=DQNCollect, doc="how to collect")
-    eval: DQNEval = option(default_factory=DQNEval, doc="how to act in evaluation")
-    command: DQNCommand = option(default_factory=DQNCommand, doc="what learn tells collect")
+    eval: EpsEvalConfig = option(default_factory=EpsEvalConfig, doc="how to act in evaluation")
+    command: EpsCommandConfig = option(default_factory=EpsCommandConfig, doc="what learn tells collect")
 
 
 class DQNPolicy(CommonPolicy):

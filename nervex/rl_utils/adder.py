@@ -1,4 +1,4 @@
-"""Turns consecutive rows into training items: n-step windows and unrolls, vectorized over time and lanes."""
+"""Turns consecutive rows into training items: n-step windows, advantages, unrolls; vectorized over time and lanes."""
 
 import math
 from collections import deque
@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nervex.rl_utils.checks import check_shape
+from nervex.rl_utils.gae import gae, gae_data
 from nervex.rl_utils.trajectory import Columns, Trajectory
-from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.errors import ConfigError, SpecError, did_you_mean
 from nervex.utils.tree import tree_map
 
 _TAILS = ("last", "drop", "null_padding")
@@ -93,6 +95,50 @@ class Adder:
         traj.return_num = getattr(data, "return_num", 0)
         return _nstep_windows(traj, nstep, gamma).to_rows()
 
+    def get_gae(self, data: Any, last_value: Any, gamma: float, gae_lambda: float) -> Any:
+        """Adds generalized advantage estimates ``adv`` and ``return_`` = adv + value, targets of the value.
+
+        Every row gets one, the last of each lane with ``last_value``; a row that ``get_traj`` hands back gets it when
+        it comes again. A truncated row inside the block bootstraps from the value of the dummy row after it. See
+        :func:`nervex.rl_utils.gae.gae`.
+
+        Args:
+            data: rows with ``value``, ``reward`` and the reserved columns (in a list, ``done`` or none: a lane that
+                has not ended).
+            last_value: value of the observation after each lane's last row (``last_obs``; for a list, the last
+                ``timestep.obs``), float [b] or a number; not used where the last row terminated.
+            gamma: discount factor γ.
+            gae_lambda: λ.
+
+        Raises:
+            SpecError: ``value`` or ``last_value`` is missing or of a wrong shape, or a time limit ended an episode
+                inside the block and the row of its final observation is not there.
+        """
+        if isinstance(data, Trajectory):
+            return _with_gae(data, last_value, gamma, gae_lambda)
+        return _with_gae(_lane(data), last_value, gamma, gae_lambda).to_rows() if data else []
+
+    def get_gae_with_default_last_value(self, data: Any, done: Any, gamma: float, gae_lambda: float) -> Any:
+        """:meth:`get_gae` for when the value after the last row is not at hand.
+
+        Where the last row terminated, nothing follows and 0 is that value. Elsewhere the last row gives its value to
+        the row before it and waits for its successor: it comes again with ``get_traj(..., return_num=1)``, and no row
+        is lost; without, it is dropped (``valid`` False) and counted, as a window that has no end.
+
+        Args:
+            data: as for :meth:`get_gae`.
+            done: whether the last row ended its episode, bool [b] or one for all; a row whose column ``truncated`` is
+                true has not terminated.
+            gamma: discount factor γ.
+            gae_lambda: λ.
+
+        Raises:
+            SpecError: see :meth:`get_gae`.
+        """
+        if isinstance(data, Trajectory):
+            return _with_gae(*_default_last_value(data, done), gamma, gae_lambda)
+        return _with_gae(*_default_last_value(_lane(data), done), gamma, gae_lambda).to_rows() if data else []
+
     def get_train_sample(self, data: Any) -> Any:
         """Cuts rows into unrolls of ``unroll_len``: columns [unroll_len, items, ...]; unchanged for a length of 1."""
         if self._unroll_len == 1:
@@ -174,6 +220,70 @@ def _window_rows(reward: Tensor, end: Tensor, valid: Tensor, nstep: int, emitted
         alive[:rows] = inside & ~end[i : i + rows]
         alive[rows:] = False
     return rewards, steps, ended | (steps == nstep)
+
+
+def _lane(rows: Any) -> Trajectory:
+    """Returns transitions of one lane as a trajectory; without ``done`` they are one that has not ended."""
+    ends = [bool(row.get("terminated", False)) or bool(row.get("truncated", False)) for row in rows]
+    traj = Trajectory.from_rows([{"done": end, **row} for row, end in zip(rows, ends, strict=True)])
+    traj.return_num = getattr(rows, "return_num", 0)
+    return traj
+
+
+def _with_gae(data: Trajectory, last_value: Any, gamma: float, gae_lambda: float) -> Trajectory:
+    columns, total = data.columns, len(data)
+    if "value" not in columns:
+        raise SpecError("Adder.get_gae: the rows have no 'value'; return it from _process_transition")
+    value = _one_number("value", columns["value"], (total, data.lane_num))  # [T, b]
+    reward = _one_number("reward", columns["reward"], (total, data.lane_num))  # [T, b]
+    last_value = torch.as_tensor(last_value, dtype=value.dtype, device=value.device)
+    last_value = _one_number("last_value", last_value.expand(data.lane_num) if last_value.dim() == 0 else last_value,
+                             (data.lane_num,))  # fmt: skip
+    _check_final_rows(columns)
+    values = torch.cat([value, torch.zeros_like(value[:1])])  # [T+1, b]
+    after = data.length if data.length is not None else total  # row after each lane's last one
+    values[after, torch.arange(data.lane_num, device=value.device)] = last_value
+    adv = gae(gae_data(values, reward, *(columns[k] for k in ("terminated", "truncated", "valid"))), gamma, gae_lambda)
+    out = {**columns, "value": value, "adv": adv, "return_": adv + value}
+    emitted = max(total - data.return_num, 0)
+    if emitted == total:
+        return Trajectory(out, data.last_obs, data.return_num, data.unroll_len, data.dropped, data.length)
+    short: Any = tree_map(lambda x: x[:emitted], out)
+    return Trajectory(short, None, data.return_num, data.unroll_len, data.dropped)
+
+
+def _default_last_value(data: Trajectory, done: Any) -> tuple[Trajectory, Tensor]:
+    """Returns the rows with their last ones as terminated, or as not valid where the value after them is unknown, and
+    values of 0 after them."""
+    _check_final_rows(data.columns)
+    columns, lane_num = dict(data.columns), data.lane_num
+    lane = torch.arange(lane_num)
+    last = (data.length if data.length is not None else torch.full((lane_num,), len(data))) - 1  # [b]
+    done = torch.as_tensor(done).bool().reshape(-1).expand(lane_num)  # [b]
+    terminated, valid = columns["terminated"].clone(), columns["valid"].clone()
+    terminated[last, lane] |= done & ~columns["truncated"][last, lane] & valid[last, lane]
+    unknown = valid[last, lane] & ~terminated[last, lane]  # [b]
+    valid[last, lane] &= ~unknown
+    dropped = 0 if data.return_num else int(unknown.sum())
+    columns |= {"terminated": terminated, "valid": valid}
+    out = Trajectory(columns, data.last_obs, data.return_num, data.unroll_len, data.dropped + dropped, data.length)
+    return out, torch.zeros(lane_num)
+
+
+def _check_final_rows(columns: Columns) -> None:
+    """Raises SpecError if a truncated row is followed by a transition: the row of the final observation is missing."""
+    if (columns["truncated"][:-1] & ~columns["terminated"][:-1] & columns["valid"][1:]).any():
+        raise SpecError(
+            "Adder.get_gae: a truncated row is followed by one of the next episode, so the value of its final "
+            "observation is missing; keep the dummy row between them ('valid' False), or cut the rows there"
+        )
+
+
+def _one_number(name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns ``x`` of ``shape``, without a last dimension of size 1."""
+    x = x.squeeze(-1) if x.dim() == len(shape) + 1 and x.shape[-1] == 1 else x
+    check_shape("Adder.get_gae", name, x, shape)
+    return x
 
 
 def _pad_rows(columns: Columns, num: int) -> Columns:

@@ -151,6 +151,30 @@ class TestPlugins:
         with pytest.raises(ConfigError, match="agent has plugin 'argmax_sample' already; a plugin is added once"):
             agent.add_plugin("main", "argmax_sample")
 
+    @pytest.mark.parametrize(
+        ("name", "kwargs", "message"),
+        [
+            ("target", {"update_typ": "assign", "update_kwargs": {"freq": 1}}, "plugin 'target': missing a required "
+             "argument: 'update_type'; did you mean 'update_type'? (it takes: update_type, update_kwargs)"),
+            ("target", {"update_type": "assign", "update_kwargs": {"freq": 1}, "freq": 1}, "plugin 'target': got an "
+             "unexpected keyword argument 'freq' (it takes: update_type, update_kwargs)"),
+            ("teacher", {"teacher_config": {}}, "plugin 'teacher': got an unexpected keyword argument "
+             "'teacher_config'; did you mean 'teacher_cfg'? (it takes: teacher_cfg)"),
+        ],
+    )  # fmt: skip
+    def test_arguments_that_a_model_does_not_take(self, name, kwargs, message):
+        agent = Agent(Echo())
+        with pytest.raises(ConfigError) as e:
+            agent.add_model(name, **kwargs)
+        assert str(e.value) == message
+        assert not agent.has_model(name)
+
+    def test_arguments_that_a_plugin_does_not_take(self):
+        agent = Agent(Echo())
+        with pytest.raises(ConfigError, match=r"plugin 'argmax_sample': got .* 'eps' \(it takes: nothing\)"):
+            agent.add_plugin("main", "argmax_sample", eps=0.1)
+        agent.add_plugin("main", "argmax_sample")
+
     def test_two_plugins_of_one_name(self, registry):
         register_plugin("mark", Mark)
         with pytest.raises(ConfigError, match=r"plugin 'mark' is registered twice: by .*\.Mark and by .*\.OtherMark"):
@@ -192,15 +216,11 @@ class TestSubAgents:
         agent.add_plugin("target", "argmax_sample")
         assert "action" in agent.target_forward(OBS) and "action" not in agent.forward(OBS)
 
-    def test_teacher(self):
-        agent, teacher = Agent(Echo(1.0)), Echo(3.0)
-        agent.add_model("teacher", model=teacher)
-        agent.add_plugin("teacher", "grad", enable_grad=False)
-        agent.teacher_mode(train=False)
-        output = agent.teacher_forward(OBS)
-        assert torch.equal(output["logit"], OBS * 3) and not output["logit"].requires_grad
-        assert agent.teacher_model is teacher and not teacher.training
-        agent.teacher_reset()
+    def test_the_lanes_are_for_plugins(self):
+        agent, model = self.agent()
+        agent.forward(OBS, data_id=[0, 1])
+        agent.target_forward(OBS, param={"data_id": [0, 1]})
+        assert model.calls[-1][1] == agent.target_model.calls[-1][1] == {}
 
     def test_state_round_trip(self):
         agent, model = self.agent()
@@ -217,10 +237,10 @@ class TestSubAgents:
 
     def test_a_model_that_nobody_else_saves_is_in_the_state(self):
         agent, model = self.agent()
-        agent.add_model("teacher", model=model)
+        agent.add_model("teacher", model=Echo(4.0))
         assert ["model" in part for part in agent.full_state().values()] == [True, True, True]
         assert {k: "model" in v for k, v in agent.full_state(model).items()} == {
-            "main": False, "target": True, "teacher": False,
+            "main": False, "target": True, "teacher": True,
         }  # fmt: skip
         other = Agent(Echo(0.0))
         other.load_full_state({"main": agent.full_state()["main"]})
@@ -243,12 +263,72 @@ class TestSubAgents:
             agent.add_model("target", update_type="assign", update_kwargs={"freq": 1})
         with pytest.raises(ConfigError, match=r"agent has no 'teacher' model; call add_model\('teacher', ...\) first"):
             agent.add_plugin("teacher", "argmax_sample")
+        for name in ("target", "teacher"):
+            held = Agent(Echo())
+            with pytest.raises(ConfigError, match=f"the '{name}' model has parameters of the main one"):
+                held.add_model(name, model=nn.Sequential(held.model), update_type="assign", update_kwargs={"freq": 1})
+            assert not held.has_model(name) and held.model.weight.requires_grad
         for name in ("main", "teacher"):
             with pytest.raises(ConfigError, match=f"agent has no removable '{name}' model"):
                 agent.remove_model(name)
         for name in ("target_forwrad", "teacher_forward", "nothing", "main_forward"):
             with pytest.raises(AttributeError, match=f"agent has no '{name}'"):
                 getattr(agent, name)
+
+
+class TestTeacher:
+    def test_it_answers_without_gradients(self):
+        agent, teacher = Agent(Echo(1.0)), Echo(3.0)
+        agent.add_model("teacher", model=teacher)
+        with torch.enable_grad():
+            output = agent.teacher_forward(OBS.clone().requires_grad_())
+        assert torch.equal(output["logit"], OBS * 3) and not output["logit"].requires_grad
+        assert agent.teacher_model is teacher and not teacher.weight.requires_grad
+        assert agent.forward(OBS)["logit"].requires_grad
+        agent.teacher_reset()
+
+    def test_without_a_model_it_is_a_copy(self):
+        model = Echo(2.0)
+        agent = Agent(model)
+        agent.add_model("teacher")
+        with torch.no_grad():
+            model.weight.fill_(5.0)
+        assert torch.equal(agent.teacher_forward(OBS)["logit"], OBS * 2) and model.weight.requires_grad
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_it_stays_in_eval_mode(self, given):
+        torch.manual_seed(0)
+        agent = Agent(Noisy())
+        agent.mode(train=True)
+        agent.add_model("teacher", model=Noisy() if given else None)
+        before = agent.teacher_model.norm.running_mean.clone()
+        assert (agent.teacher_forward(OBS)["dropped"] == 1).all()
+        agent.teacher_mode(train=True)
+        assert (agent.teacher_forward(OBS)["dropped"] == 1).all()
+        assert torch.equal(agent.teacher_model.norm.running_mean, before)
+        assert (agent.forward(OBS)["dropped"] == 0).any()
+
+    def test_it_keeps_its_settings(self):
+        agent = Agent(Echo())
+        cfg = {"kl_weight": 0.5}
+        agent.add_model("teacher", teacher_cfg=cfg)
+        assert agent.teacher_cfg == cfg
+        other = Agent(Echo())
+        other.add_model("teacher", model=None)
+        assert other.teacher_cfg == {}
+
+    def test_plugins_may_be_added(self):
+        agent = Agent(Echo())
+        agent.add_model("teacher", model=Echo(-1.0))
+        agent.add_plugin("teacher", "argmax_sample")
+        assert agent.teacher_forward(OBS)["action"].tolist() == [0, 1]
+
+    def test_its_weights_are_in_the_state(self):
+        agent, other = Agent(Echo(0.0)), Agent(Echo(0.0))
+        agent.add_model("teacher", model=Echo(3.0))
+        other.add_model("teacher")
+        other.load_full_state(agent.full_state(agent.model))
+        assert other.teacher_model.weight.item() == 3.0
 
 
 class TestSharedModel:

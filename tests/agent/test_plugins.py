@@ -1,6 +1,7 @@
 """What each plugin does to a forward: numbers, frequencies, lanes, states."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -8,9 +9,13 @@ from torch import nn
 from toy_models import Echo, Noisy
 
 from nervex.agent import Agent
+from nervex.rl_utils.distribution import log_prob
 from nervex.utils.errors import ConfigError
 
 LANES = 1000
+
+# 'meta' tensors hold no numbers, but mixing their device with the CPU's is an error, as with those of a GPU
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def agent_of(model, *plugins, **kwargs):
@@ -52,6 +57,10 @@ class TestArgmax:
         mask = [torch.tensor([[True, False], [True, True]]), torch.tensor([[True, False, True], [True, True, False]])]
         assert action_of("argmax_sample", logit, mask).tolist() == [[0, 2], [0, 1]]
 
+    def test_a_normal_gives_its_mean(self):
+        logit = {"mu": torch.tensor([[1.0, -2.0]]), "sigma": torch.tensor([[0.5, 3.0]])}
+        assert action_of("argmax_sample", logit).tolist() == [[1.0, -2.0]]
+
     def test_the_logit_stays(self):
         logit = torch.tensor([[1.0, 3.0]])
         output = agent_of(Echo(), "argmax_sample").forward(logit)
@@ -78,6 +87,38 @@ class TestMultinomial:
         assert action.shape == (4000, 2)
         pairs = (action[:, 0] * 2 + action[:, 1]).bincount(minlength=4) / 4000
         assert pairs.tolist() == pytest.approx([0.25] * 4, abs=0.03)
+
+    def test_a_normal(self):
+        torch.manual_seed(0)
+        logit = {"mu": torch.tensor([1.0, -2.0]).expand(20_000, 2), "sigma": torch.tensor([0.5, 3.0]).expand(20_000, 2)}
+        action = action_of("multinomial_sample", logit)
+        assert action.shape == (20_000, 2) and action.dtype == torch.float32
+        assert action.mean(0).tolist() == pytest.approx([1.0, -2.0], abs=0.06)
+        assert action.std(0).tolist() == pytest.approx([0.5, 3.0], rel=0.03)
+
+    @pytest.mark.parametrize(
+        "logit",
+        [
+            torch.tensor([[0.0, 1.0, -1.0], [3.0, 0.0, 0.0]]),
+            [torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0, -1.0], [3.0, 0.0, 0.0]])],
+            {"mu": torch.tensor([[0.1, 2.0], [0.0, 0.0]]), "sigma": torch.tensor([[1.0, 2.0], [0.5, 0.1]])},
+        ],
+        ids=["discrete", "multi_discrete", "normal"],
+    )
+    def test_the_log_probability_is_that_of_the_action(self, logit):
+        torch.manual_seed(0)
+        for _ in range(5):
+            output = agent_of(Echo(), "multinomial_sample").forward({"obs": {"logit": logit}})
+            assert output["logp"].shape == (2,)
+            assert torch.allclose(output["logp"], log_prob(logit, output["action"]))
+
+    def test_the_log_probability_is_that_of_the_allowed_actions(self):
+        logit, mask = torch.tensor([[1.0, 50.0, 1.0]]), torch.tensor([[True, False, True]])
+        output = agent_of(Echo(), "multinomial_sample").forward({"obs": {"logit": logit, "action_mask": mask}})
+        assert output["logp"].item() == pytest.approx(math.log(0.5))
+        heads, masks = [logit, logit], [mask, torch.tensor([[False, True, False]])]
+        output = agent_of(Echo(), "multinomial_sample").forward({"obs": {"logit": heads, "action_mask": masks}})
+        assert output["logp"].item() == pytest.approx(math.log(0.5)) and output["action"][0, 1] == 1
 
 
 class TestEpsGreedy:
@@ -133,6 +174,14 @@ class TestEpsGreedy:
         assert (action[::2] == torch.tensor([1, 2])).all()
         pairs = (action[1::2, 0] * 3 + action[1::2, 1]).bincount(minlength=6) / (LANES // 2)
         assert pairs.tolist() == pytest.approx([1 / 6] * 6, abs=0.06)
+
+    def test_masks_of_several_heads(self):
+        torch.manual_seed(0)
+        heads = [torch.tensor([[0.0, 1.0]]).expand(LANES, 2), torch.tensor([[0.0, 0.0, 9.0]]).expand(LANES, 3)]
+        masks = [torch.tensor([[True, False]]).expand(LANES, 2), torch.tensor([[True, True, False]]).expand(LANES, 3)]
+        action = action_of("eps_greedy_sample", heads, masks, eps=0.5)
+        assert (action[:, 0] == 0).all()
+        assert (action[:, 1].bincount(minlength=3) / LANES).tolist() == pytest.approx([0.75, 0.25, 0], abs=0.05)
 
     def test_one_seed_one_sequence(self):
         torch.manual_seed(5)
@@ -210,6 +259,20 @@ class TestActionNoise:
         agent.reset(data_id=[1])
         with torch.inference_mode():
             assert agent.forward(torch.zeros(2, 1))["action"][:, 0].tolist() == pytest.approx([0.2, 0.4])
+
+    def test_lanes_that_come_one_by_one(self):
+        """An asynchronous manager hands over the lanes that are ready, other ones at each step."""
+        agent = Agent(Steady(0.0))
+        agent.add_plugin("main", "action_noise", noise_type="ou",
+                         noise_kwargs={"sigma": 0.0, "theta": 1.0, "dt": 0.5, "x0": 0.8})  # fmt: skip
+        steps, count = [[0, 2], [2], [1, 2], [0, 1, 2, 3], [3, 0]], [0] * 4
+        for lanes in steps:
+            action = agent.forward(torch.zeros(len(lanes), 1), data_id=lanes)["action"]
+            for lane in lanes:
+                count[lane] += 1
+            assert action[:, 0].tolist() == pytest.approx([0.8 * 0.5 ** count[lane] for lane in lanes])
+        agent.reset(data_id=[2])
+        assert agent.forward(torch.zeros(2, 1), data_id=[2, 3])["action"][:, 0].tolist() == pytest.approx([0.4, 0.1])
 
     def test_unknown_noise(self):
         with pytest.raises(ConfigError, match="unknown noise 'uo'"):
@@ -319,3 +382,31 @@ class TestTarget:
             target_agent(Echo(), update_type="asign", update_kwargs={"freq": 1})
         with pytest.raises(ConfigError, match=r"target: update_kwargs {'freq': 1} lacks 'theta'"):
             target_agent(Echo(), update_type="momentum", update_kwargs={"freq": 1})
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_actions_are_drawn_where_the_logits_are(device):
+    logit, lanes = torch.zeros(4, 3, device=device), [0, 3, 1, 2]
+    agent = agent_of(Echo().to(device), "eps_greedy_sample")
+    for obs in ({"logit": logit}, {"logit": logit, "action_mask": logit == 0}, {"logit": [logit, logit]}):
+        for eps in (0.5, torch.tensor(0.5), torch.full((4,), 0.5)):
+            assert agent.forward({"obs": obs}, eps=eps, data_id=lanes)["action"].device.type == device
+    agent = agent_of(Echo().to(device), "multinomial_sample")
+    output = agent.forward({"obs": {"logit": logit, "action_mask": logit == 0}}, data_id=lanes)
+    assert output["action"].device.type == output["logp"].device.type == device
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_noise_is_drawn_where_the_actions_are(device):
+    agent, saved = Agent(Echo().to(device)), Agent(Echo())
+    for a, d in ((agent, device), (saved, "cpu")):
+        a.add_plugin("main", "argmax_sample")
+        a.add_plugin("main", "action_noise", noise_type="ou")
+        logit = {"mu": torch.zeros(2, 3, device=d), "sigma": torch.ones(2, 3, device=d)}
+        a.forward({"obs": {"logit": logit}}, data_id=[0, 2])
+        a.reset(data_id=torch.tensor([1, 7]))
+    agent._agents["main"].load_plugin_state(saved._agents["main"].plugin_state())
+    logit = {"mu": torch.zeros(2, 3, device=device), "sigma": torch.ones(2, 3, device=device)}
+    assert agent.forward({"obs": {"logit": logit}}, data_id=[4, 0])["action"].device.type == device
+    agent._agents["main"].load_plugin_state(saved._agents["main"].plugin_state())
+    assert agent.forward({"obs": {"logit": logit}})["action"].device.type == device

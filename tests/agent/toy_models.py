@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from nervex.utils.tree import tree_map
+
 
 class Echo(nn.Module):
     """``logit`` is the observation times one weight; it remembers what it was called with."""
@@ -17,8 +19,7 @@ class Echo(nn.Module):
         obs = x["obs"]
         if isinstance(obs, dict):
             obs = obs["logit"]
-        logit = [o * self.weight for o in obs] if isinstance(obs, list | tuple) else obs * self.weight
-        return {"logit": logit}
+        return {"logit": tree_map(lambda o: o * self.weight, obs)}
 
 
 class Summer(nn.Module):
@@ -36,7 +37,24 @@ class Summer(nn.Module):
         if prev is not None and self.nested:
             prev = prev["h"][0]
         after = (0 if prev is None else prev) + x["obs"] * self.scale
-        return {"logit": after, "next_state": {"h": (after,)} if self.nested else after}
+        return {
+            "logit": after,
+            "action": torch.zeros_like(after),
+            "next_state": {"h": (after,)} if self.nested else after,
+        }
+
+
+class Memory(nn.Module):
+    """An LSTM cell; ``logit`` is its output."""
+
+    def __init__(self, obs_dim, hidden_dim):
+        super().__init__()
+        self.cell = nn.LSTMCell(obs_dim, hidden_dim)
+
+    def forward(self, x):
+        prev = x["prev_state"]
+        h, c = self.cell(x["obs"], None if prev is None else (prev["h"], prev["c"]))
+        return {"logit": h, "next_state": {"h": h, "c": c}}
 
 
 class Noisy(nn.Module):

@@ -54,6 +54,27 @@ def test_cartpole_is_truncated_when_the_pole_stays_up(env_id, limit):
     assert info == {"terminated": False, "truncated": True, "final_eval_reward": float(limit)}
 
 
+def test_cartpole_without_velocities():
+    env, whole = CartPoleEnv({"mask_velocity": True}), CartPoleEnv({})
+    element = env.info().obs_space
+    assert element.shape == 2 and element.value["dtype"] == np.float32
+    np.testing.assert_array_equal(element.value["max"], whole.info().obs_space.value["max"][[0, 2]])
+    for e in (env, whole):
+        e.seed(5)
+    masked, full = [env.reset()], [whole.reset()]
+    for t in range(8):
+        masked.append(env.step(t % 2).obs)
+        full.append(whole.step(t % 2).obs)
+    assert masked[0].shape == (2,) and masked[0].dtype == np.float32
+    np.testing.assert_array_equal(np.stack(masked), np.stack(full)[:, [0, 2]])
+
+
+def test_cartpole_without_velocities_takes_further_wrappers():
+    env = CartPoleEnv({"mask_velocity": True, "wrappers": [{"type": "FrameStackObservation", "stack_size": 3}]})
+    assert env.info().obs_space.shape == (3, 2)
+    assert CartPoleEnv({"mask_velocity": True}).info().obs_space.shape == 2  # the config was not shared
+
+
 @pytest.mark.parametrize(("scale", "factor"), [(True, 2), (False, 1)])
 def test_pendulum_torque_is_scaled(scale, factor):
     env, bare = PendulumEnv({"use_act_scale": scale}), gymnasium.make("Pendulum-v1")

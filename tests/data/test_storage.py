@@ -167,7 +167,7 @@ def test_clear_leaves_no_valid_row_and_does_not_touch_the_rest():
 
 def test_state_of_another_layout_is_refused():
     saved = RowStorage(12, 2).state_dict()
-    with pytest.raises(SpecError, match=r"\[rows, lanes\] \[6, 2\], this replay \[4, 3\]; resume with the capacity"):
+    with pytest.raises(SpecError, match=r"\[rows, lanes, stride\] \[6, 2, 1\], this replay \[4, 3, 1\]; resume with"):
         RowStorage(12, 3).load_state_dict(saved)
 
 

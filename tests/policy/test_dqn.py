@@ -1,4 +1,4 @@
-"""DQN: its loss from scratch, its target network, what it learns; and the contract that every policy keeps."""
+"""DQN: its loss from scratch, its target network, what it learns."""
 
 import copy
 import itertools
@@ -54,9 +54,6 @@ def dqn_batch(seed=0, nstep=1, size=6):
     }
 
 
-CASES = {"dqn": (dqn_config, dqn_batch)}  # a new policy needs a line here
-
-
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
@@ -74,94 +71,6 @@ def learn(policy, batch):
 def act(mode, obs):
     lane_id, data = mode.data_preprocess(LaneBlock(np.arange(len(obs)), obs))
     return mode.forward(lane_id, data)
-
-
-@pytest.mark.parametrize("name", [n for n in POLICY_REGISTRY.names() if n in POLICY_REGISTRY._builtin])
-class TestEveryPolicy:
-    def make(self, name, **kwargs):
-        return create_policy(CASES[name][0](), **kwargs)
-
-    def test_modes_are_built_when_asked_for(self, name):
-        for modes in (["learn"], ["collect"], ["eval"], ["command"], ["collect", "eval"], list(MODES), None):
-            policy = self.make(name, enable_field=modes)
-            built = MODES if modes is None else modes
-            assert hasattr(policy, "_optimizer") is ("learn" in built)
-            assert hasattr(policy, "_agent") is ("learn" in built)
-            assert hasattr(policy, "_collect_agent") is ("collect" in built)
-            assert hasattr(policy, "_eval_agent") is ("eval" in built)
-            assert hasattr(policy, "_model") is (built != ["command"])
-
-    def test_the_state_goes_on_where_it_was(self, name, tmp_path):
-        policy, batches = self.make(name), [CASES[name][1](s) for s in range(4)]
-        for batch in batches[:2]:
-            learn(policy, batch)
-        save_state(tmp_path / "state", policy.state_dict(), weights=policy.model.state_dict())
-        tree, weights = load_state(tmp_path / "state")
-        other = self.make(name)
-        other.model.load_state_dict(weights)
-        other.load_state_dict(tree)
-        for batch in batches[2:]:
-            torch.manual_seed(1)
-            expected = learn(policy, batch)
-            torch.manual_seed(1)
-            found = learn(other, batch)
-            assert expected.keys() == found.keys()
-            assert all(torch.equal(torch.as_tensor(found[k]), torch.as_tensor(expected[k])) for k in expected)
-        assert all(torch.equal(v, weights_of(policy)[k]) for k, v in weights_of(other).items())
-
-    def test_every_update_changes_the_weights(self, name):
-        policy = self.make(name)
-        held = [weights_of(policy)]
-        for s in range(2):
-            learn(policy, CASES[name][1](s))
-            held.append(weights_of(policy))
-        for before, after in itertools.pairwise(held):
-            assert any(not torch.equal(before[k], after[k]) for k in before)
-
-    def test_evaluation_is_deterministic(self, name):
-        policy = self.make(name)
-        obs = CASES[name][1]()["obs"]
-        first = act(policy.eval_mode, obs)["action"]
-        assert all(torch.equal(act(policy.eval_mode, obs)["action"], first) for _ in range(10))
-
-    def test_a_priority_per_sample_where_it_is_promised(self, name):
-        batch = CASES[name][1]()
-        output = learn(self.make(name), batch)
-        if POLICY_REGISTRY.get(name).gives_priority:
-            assert output["priority"].shape == (len(batch["action"]),) and (output["priority"] >= 0).all()
-        assert {"cur_lr", "total_loss"} <= output.keys()
-
-    def test_an_actor_needs_no_more_than_the_weights(self, name):
-        learner, actor = self.make(name, enable_field=["learn"]), self.make(name, enable_field=["collect", "eval"])
-        learn(learner, CASES[name][1]())
-        actor.model.load_state_dict(learner.model.state_dict())
-        obs = CASES[name][1]()["obs"]
-        full = self.make(name)
-        full.model.load_state_dict(learner.model.state_dict())
-        assert torch.equal(act(actor.eval_mode, obs)["action"], act(full.eval_mode, obs)["action"])
-
-    def test_a_state_of_other_modes_is_refused(self, name):
-        learner, actor = self.make(name, enable_field=["learn"]), self.make(name, enable_field=["collect", "eval"])
-        with pytest.raises(
-            CheckpointError, match=rf"saved state of policy {type(actor).__name__} has the parts .*'_ag"
-        ):
-            actor.load_state_dict(learner.state_dict())
-
-    def test_one_transition_or_many_at_once(self, name):
-        policy, obs = self.make(name), CASES[name][1]()["obs"]
-        output = act(policy.collect_mode, obs)
-        reward, done = torch.arange(len(obs)).float(), torch.arange(len(obs)) % 2 == 0
-        step = BaseEnvTimestep(obs + 1, reward, done, {})
-        together = policy.collect_mode.process_transition(obs, output, step)
-        for i in range(len(obs)):
-            row = BaseEnvTimestep(obs[i] + 1, reward[i], done[i], {})
-            alone = policy.collect_mode.process_transition(obs[i], {k: v[i] for k, v in output.items()}, row)
-            assert alone.keys() == together.keys()
-            assert all(torch.equal(alone[k], together[k][i]) for k in alone)
-
-    def test_unknown_mode(self, name):
-        with pytest.raises(ConfigError, match="unknown policy mode 'colect'; did you mean 'collect'"):
-            self.make(name, enable_field=["colect"])
 
 
 def by_hand(model, target, batch, double, gamma, nstep):

@@ -53,6 +53,7 @@ class TestGaussian:
         noise = GaussianNoise()
         a, b = noise((3, 2)), noise((3, 2))
         assert a.shape == (3, 2) and a.unique().numel() == 6 and not torch.equal(a, b)
+        assert noise((2, 2), row=torch.tensor([7, 3])).shape == (2, 2)
 
     def test_no_deviation_is_the_mean(self):
         assert GaussianNoise(mu=1.5, sigma=0.0)((4,)).tolist() == [1.5] * 4
@@ -101,10 +102,48 @@ class TestOrnsteinUhlenbeck:
         noise.reset()
         assert noise((3, 2)).unique().tolist() == [4.0]
 
+    def test_only_the_lanes_that_are_asked_for_move(self):
+        noise = OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0)
+        assert noise((2, 1), row=torch.tensor([2, 0])).tolist() == [[4.0], [4.0]]
+        assert noise((1, 1), row=torch.tensor([0])).tolist() == [[2.0]]
+        assert noise((3, 1), row=torch.tensor([1, 2, 0])).tolist() == [[4.0], [2.0], [1.0]]
+        noise.reset(torch.tensor([2, 9]))  # 9 has not been met
+        assert noise((4, 1), row=torch.tensor([0, 1, 2, 9]))[:, 0].tolist() == [0.5, 2.0, 4.0, 4.0]
+        noise.reset()
+        assert noise((2, 1), row=torch.tensor([0, 1]))[:, 0].tolist() == [4.0, 4.0]
+
+    def test_each_lane_is_a_process_of_its_own(self):
+        """The lag-1 autocorrelation along each lane is 0.9 whatever the others do."""
+        torch.manual_seed(0)
+        noise, lanes = OUNoise(sigma=0.3, theta=1.0, dt=0.1), torch.arange(2000)
+        xs = []
+        for _ in range(60):
+            half = torch.randperm(2000)[:1000]
+            noise((1000,), row=half)
+            xs.append(noise((2000,), row=lanes))
+        held = noise((2000,), row=lanes)
+        x = torch.stack(xs[40:])
+        assert held.shape == (2000,)
+        correlation = (x[1:] * x[:-1]).mean() / (x**2).mean()
+        assert correlation.item() == pytest.approx((0.9 + 0.9**2) / 2, abs=0.01)  # one step, or two
+
+    def test_another_shape_of_a_row_begins_anew(self):
+        noise = OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0)
+        noise((1, 1), row=torch.tensor([0]))
+        assert noise((1, 2), row=torch.tensor([0])).tolist() == [[4.0, 4.0]]
+
+    def test_lanes_of_a_restored_one(self):
+        first, second = OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0), OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0)
+        first((1, 1), row=torch.tensor([1]))
+        second.load_state_dict(first.state_dict())
+        assert second((2, 1), row=torch.tensor([1, 2]))[:, 0].tolist() == [2.0, 4.0]
+
     def test_what_it_returns_is_the_callers(self):
         noise = OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0)
         noise((1,)).fill_(100.0)
         assert noise((1,)).tolist() == [2.0]
+        noise((1,), row=torch.tensor([0])).fill_(100.0)
+        assert noise((1,), row=torch.tensor([0])).tolist() == [0.5]
 
     def test_another_shape_begins_anew(self):
         noise = OUNoise(sigma=0.0, theta=1.0, dt=0.5, x0=8.0)

@@ -51,6 +51,7 @@ class BaseSerialActor:
         self.recent_return: deque[float] = deque(maxlen=cfg["return_window"])
         self.dropped_window = 0
         self._owed = 0  # transitions asked for and not collected yet; negative: collected ahead
+        self._by_row = False  # what is owed are rows
         self._fruit_step = 0  # env step of the newest training sample
         self.policy = policy
         self._env: Any = None
@@ -101,6 +102,7 @@ class BaseSerialActor:
         consume: Callable[[Block], None] | None = None,
         random: bool = False,
         stop: Callable[[], bool] = lambda: False,
+        n_row: int | None = None,
     ) -> tuple[list[Block], dict[str, Any]]:
         """Collects ``n_sample`` transitions or ``n_episode`` episodes (the config's numbers unless given).
 
@@ -113,15 +115,20 @@ class BaseSerialActor:
                 are copied and returned.
             random: draw actions uniformly from the action space instead of taking the policy's.
             stop: asked before each step; True ends the call early, and the next call makes up for it.
+            n_row: collect so many rows of samples, of which those between episodes are no transitions, instead of
+                ``n_sample``: rollouts of a fixed size. An actor counts rows or transitions, not both in turn.
 
         Returns:
             ``(blocks, info)``; info counts this call's ``total_step``, ``total_sample``, ``total_episode`` and
-            ``total_duration`` (seconds).
+            ``total_duration`` (seconds), and says whether ``stop`` ended it (``stopped``).
 
         Raises:
             SpecError: the policy makes no training sample of all that is collected.
         """
-        if n_episode is None and n_sample is None:
+        self._by_row = n_row is not None
+        if n_row is not None:
+            n_sample = n_row
+        elif n_episode is None and n_sample is None:
             n_episode, n_sample = self._cfg["n_episode"], self._cfg["n_sample"]
         blocks: list[Block] = []
         sink = consume or (lambda block: blocks.append(copied(block)))
@@ -133,9 +140,10 @@ class BaseSerialActor:
         while (self._owed > 0 if n_sample is not None else self.episode_count < until) and not stop():
             self._step(sink, random)
             self._check_fruit(n_sample)
+        stopped = self._owed > 0 if n_sample is not None else self.episode_count < until
         if n_sample is None:  # whole episodes are no part of the account
             self._owed += self.sample_count - before[1]
-        elif self._owed > 0:  # stopped: the next call asks for its own part again
+        elif stopped:  # stopped: the next call asks for its own part again
             self._owed -= n_sample
         info = {
             "total_step": self.env_step - before[0],
@@ -143,6 +151,7 @@ class BaseSerialActor:
             "total_episode": self.episode_count - before[2],
             "total_duration": time.perf_counter() - start,
             "total_collect_step": self.env_step,
+            "stopped": stopped,
         }
         return blocks, info
 
@@ -286,7 +295,7 @@ class BaseSerialActor:
             if len(done):
                 count = int(done["valid"].sum())
                 self.sample_count += count
-                self._owed -= count
+                self._owed -= done["valid"].numel() if self._by_row else count
                 self._fruit_step = self.env_step if count else self._fruit_step
                 lanes = block.lane_id
                 sink(Block(done, lanes, block.length, self._gap[lanes].copy() if self._gap.any() else None))

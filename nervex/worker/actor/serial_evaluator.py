@@ -19,6 +19,7 @@ class EvaluatorConfig:
     eval_freq: int = option(200, ge=1, unit="collections", doc="between evaluations")
     stop_val: float = option(float("inf"), doc="mean return that solves the task")
     confirm_episode: int = option(100, ge=0, unit="episodes", doc="fresh ones that must confirm a stop; 0: none")
+    stop: bool = option(True, doc="end the run when stop_val is confirmed; false: go on to the end of the budget")
 
 
 @dataclass
@@ -62,16 +63,17 @@ class BaseSerialEvaluator:
         self.env = env
         self.policy = policy
 
-    def eval(self, train_iter: int, n_episode: int | None = None) -> bool:
+    def eval(self, train_iter: int, n_episode: int | None = None, confirm: bool = True) -> bool:
         """Evaluates, and returns whether the task is solved: the mean return reaches ``stop_val``, and does so again
         over ``confirm_episode`` fresh episodes with the same weights.
 
         Args:
             train_iter: learner iteration, for the caller's records.
             n_episode: episodes; None: the config's number.
+            confirm: play the fresh episodes when the first ones reach ``stop_val``.
         """
         self.last = self.evaluate(n_episode or self._cfg["n_episode"])
-        if self.last.mean >= self._cfg["stop_val"] and self._cfg["confirm_episode"]:
+        if confirm and self.last.mean >= self._cfg["stop_val"] and self._cfg["confirm_episode"]:
             self.last = self.evaluate(self._cfg["confirm_episode"])
         self.best = self.last.mean if self.best is None else max(self.best, self.last.mean)
         return bool(self.last.mean >= self._cfg["stop_val"])

@@ -1,0 +1,1 @@
+"""The memory cue: its env and its shipped configurations."""

@@ -1,0 +1,124 @@
+"""From what an actor collects to what a learner trains on: through a replay, or rollout by rollout."""
+
+from collections.abc import Callable
+from typing import Any
+
+from nervex.entry.serial_parts import SerialParts
+from nervex.utils.errors import ConfigError
+from nervex.worker.actor.rollout import Block
+
+Stop = Callable[[], bool]
+
+
+class ReplayLearning:
+    """Off-policy: ``n_sample`` transitions into the replay (more until it suffices), then ``train_step`` updates from
+    batches drawn from it.
+
+    Args:
+        cfg: the whole configuration.
+        parts: actor, replay, learner.
+    """
+
+    def __init__(self, cfg: Any, parts: SerialParts) -> None:
+        self._cfg = cfg
+        self._parts = parts
+        self._batch_size: int = cfg.policy.learn.batch_size
+
+    def prepare(self, size: int, must_stop: Stop) -> bool:
+        """Collects ``size`` transitions with random actions before learning begins; False when it was stopped."""
+        actor = self._parts.actor
+        while actor.sample_count < size and not must_stop():
+            left = size - actor.sample_count
+            actor.generate_data(n_sample=left, consume=self.push, random=True, stop=must_stop)
+        return actor.sample_count >= size
+
+    def loop(self, must_stop: Stop) -> bool:
+        """Collects and learns; False when it was stopped while collecting, which then goes on where it was."""
+        p, learn = self._parts, self._cfg.policy.learn
+        needed = p.replay.needed(self._batch_size, learn.train_step)
+        while True:
+            _, p.learner.collect_info = p.actor.generate_data(consume=self.push, stop=must_stop)
+            if p.replay.count >= needed:
+                break
+            if must_stop():
+                return False
+            p.replay.check_room(needed)
+        for _ in range(learn.train_step):
+            if p.learner.last_iter.val >= self._cfg.max_train_iter:
+                break
+            batch = p.replay.sample(self._batch_size)
+            if batch is None:
+                break  # rows are there but not yet what follows them; the next loop goes on
+            p.learner.train(batch)
+            if p.replay.prioritized:
+                self._update_priority()
+        if self._cfg.policy.on_policy:
+            p.replay.clear()
+        return True
+
+    def push(self, block: Block) -> None:
+        """Stores what the actor hands on."""
+        self._parts.policy.observe(block.traj.columns)
+        self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
+
+    def _update_priority(self) -> None:
+        info = self._parts.learner.priority_info
+        if info is None:
+            raise ConfigError(
+                "replay_buffer.sampler is 'prioritized', but the policy's _forward_learn returned no 'priority' [B]; "
+                "return one, or use sampler: uniform"
+            )
+        self._parts.replay.update(info)
+
+
+class RolloutLearning:
+    """On-policy: one rollout, then ``epoch_per_collect`` passes over it in minibatches, then the next.
+
+    Args:
+        cfg: the whole configuration.
+        parts: actor, rollout buffer, learner.
+    """
+
+    def __init__(self, cfg: Any, parts: SerialParts) -> None:
+        assert parts.rollout is not None
+        self._cfg = cfg
+        self._parts = parts
+        self._rollout = parts.rollout
+
+    def prepare(self, size: int, must_stop: Stop) -> bool:
+        """Collects ``size`` transitions with the initial policy, of which only the running normalization learns."""
+        actor = self._parts.actor
+        while actor.sample_count < size and not must_stop():
+            actor.generate_data(n_row=size - actor.sample_count, consume=self._observe, stop=must_stop)
+        return actor.sample_count >= size
+
+    def loop(self, must_stop: Stop) -> bool:
+        """Collects a rollout and learns from it; False when it was stopped while collecting, which then goes on where
+        it was."""
+        p, learn = self._parts, self._cfg.policy.learn
+        p.learner.collect_info = self.collect(must_stop)
+        if p.learner.collect_info["stopped"]:
+            return False
+        for batch in self._rollout.batches(learn.batch_size, learn.epoch_per_collect, learn.train_step):
+            if p.learner.last_iter.val >= self._cfg.max_train_iter:
+                break
+            if p.learner.train(batch).get("stop_epochs"):
+                break
+        for block in self._rollout.blocks:  # afterwards, so that collecting and learning see the same statistics
+            p.policy.observe(block)
+        self._rollout.clear()
+        return True
+
+    def collect(self, must_stop: Stop = lambda: False) -> dict[str, Any]:
+        """Collects one rollout and returns what the actor says of it."""
+        actor = self._cfg.actor
+        amount = {"n_episode": actor.n_episode} if actor.n_sample is None else {"n_row": actor.n_sample}
+        info: dict[str, Any] = self._parts.actor.generate_data(**amount, consume=self.push, stop=must_stop)[1]
+        return info
+
+    def push(self, block: Block) -> None:
+        """Keeps what the actor hands on."""
+        self._rollout.push_data(block.traj.columns, block.traj.last_obs)
+
+    def _observe(self, block: Block) -> None:
+        self._parts.policy.observe(block.traj.columns)

@@ -1,0 +1,127 @@
+"""DDPG: a deterministic actor that climbs the gradient of a critic, with a replay and slowly moving target networks.
+
+Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971; Silver et al. 2014,
+http://proceedings.mlr.press/v32/silver14.html (the deterministic policy gradient); Sutton & Barto 2018, chapter 7
+(n-step).
+
+    target   = Σ_{i<n} γ^i·r_i + γ^n·(1 − terminated)·Q'(s_n, μ'(s_n))
+    L_critic = mean_B w·(target − Q(s, a))²
+    L_actor  = −mean_B Q(s, μ(s))
+    θ'       ← (1 − θ)·θ' + θ·θ_main                  after each update of the actor
+
+Rewards are taken as they are. Exploration adds normal or Ornstein-Uhlenbeck noise to μ(s), each lane its own.
+
+Shapes: ``B`` batch, ``b`` ready lanes, ``n`` steps of a window, ``A`` action dimensions. Actions lie in [-1, 1].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nervex.config.schema import option
+from nervex.data.window import NStepWindow
+from nervex.model.actor_critic import QAC
+from nervex.policy.base_policy import register_policy
+from nervex.policy.common_policy import CommonPolicy
+from nervex.policy.config import PolicyConfig
+from nervex.policy.continuous_common import (
+    ActorCriticLearn, DeterministicAlgo, NoiseCollect, acting_agent, actor_critic_optimizers, learning_agent, optimize,
+    priority, td_target,
+)  # fmt: skip
+from nervex.rl_utils.continuous import critic_error, deterministic_policy_loss
+
+
+@dataclass
+class DDPGLearn(ActorCriticLearn):
+    algo: DeterministicAlgo = option(default_factory=DeterministicAlgo, doc="the algorithm")
+
+
+@dataclass
+class DDPGConfig(PolicyConfig):
+    learn: DDPGLearn = option(default_factory=DDPGLearn, doc="how to learn")
+    collect: NoiseCollect = option(default_factory=NoiseCollect, doc="how to collect")
+
+
+class DDPGPolicy(CommonPolicy):
+    """Policy of DDPG for continuous actions."""
+
+    config_class = DDPGConfig
+    action_kinds = ("box",)
+    state_names = ("_iteration",)
+
+    _iteration = 0
+
+    def _init_learn(self) -> None:
+        self._algo = self._cfg.learn.algo
+        self._agent = learning_agent(self._model, self._algo.target_theta)
+        self._optimizer_actor, self._optimizer = actor_critic_optimizers(self._model, self._cfg.learn)
+
+    def _forward_learn(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Makes one update of the critic and, every ``actor_update_freq``-th time, of the actor.
+
+        Args:
+            data: obs, next_obs [B, ...], action float [B, A], reward [B, n], done bool [B], value_gamma [B],
+                weight [B].
+
+        Returns:
+            ``total_loss``, ``critic_loss``, ``q_value``, with an update of the actor ``actor_loss`` (scalars),
+            ``priority`` float [B], ``cur_lr`` of the critic.
+        """
+        obs, next_obs, target_forward = data["obs"], data["next_obs"], self._agent.target_forward
+        next_action = target_forward({"obs": next_obs})["action"]  # [B, A]
+        next_q = target_forward({"obs": next_obs, "action": next_action}, mode="compute_q")["q_value"]  # [B]
+        q_value = self._agent.forward({"obs": obs, "action": data["action"]}, mode="compute_q")["q_value"]  # [B]
+        critic_loss, td_error = critic_error(q_value, td_target(data, next_q, self._algo), data["weight"])
+        optimize(self._optimizer, critic_loss)
+        loss = critic_loss.detach()
+        output = {
+            "cur_lr": self._optimizer.param_groups[0]["lr"],
+            "total_loss": loss,
+            "critic_loss": loss,
+            "q_value": q_value.detach().mean(),
+            "priority": priority(td_error),  # [B]
+        }
+        self._iteration += 1
+        if self._iteration % self._algo.actor_update_freq == 0:
+            action = self._agent.forward({"obs": obs})["action"]  # [B, A]
+            own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [B]
+            actor_loss = deterministic_policy_loss(own_q)
+            optimize(self._optimizer_actor, actor_loss)
+            self._agent.target_update(self._agent.state_dict()["model"])
+            output |= {"actor_loss": actor_loss.detach(), "total_loss": loss + actor_loss.detach()}
+        return output
+
+    def _init_collect(self) -> None:
+        algo = self._cfg.learn.algo
+        self._window = NStepWindow(algo.nstep, algo.discount_factor)
+        self._collect_agent = acting_agent(self._model, self._cfg.collect)
+
+    def _forward_collect(self, data_id: Any, data: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``action`` float [b, A], with noise, for obs [b, ...]."""
+        return self._collect_agent.forward(data, data_id=data_id)
+
+    def _init_eval(self) -> None:
+        self._eval_agent = acting_agent(self._model, None if self._cfg.eval.deterministic else self._cfg.collect)
+
+    def _forward_eval(self, data_id: Any, data: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``action`` float [b, A] for obs [b, ...]."""
+        return self._eval_agent.forward(data, data_id=data_id)
+
+    def _state_dict_handle(self) -> dict[str, Any]:
+        return {"model": self._model, "optimizer_actor": self._optimizer_actor, "optimizer_critic": self._optimizer}
+
+    def _monitor_vars_learn(self) -> list[str]:
+        return ["cur_lr", "total_loss", "critic_loss", "actor_loss", "q_value"]
+
+    @classmethod
+    def model_class(cls, cfg: Mapping[str, Any]) -> Any:
+        """Returns the actor-critic network ``QAC``, with one critic."""
+        return QAC
+
+    def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
+        return (model_type or self.model_class(cfg))(**cfg.model)
+
+
+register_policy("ddpg", DDPGPolicy)
