@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup train test check format clean
+.PHONY: setup train test test-envpool check format clean
 
 setup: $(STAMP)
 
@@ -12,20 +12,24 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nerveX needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,video]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,video,atari,mujoco]'
 	@touch $@
 
 train: setup
 	$(BIN)/nervex train cartpole_dqn
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not envpool"
+
+test-envpool: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[envpool]'
+	$(BIN)/python -m pytest -m envpool
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not package and not learning"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not envpool and not package and not learning"
 
 format: setup
 	$(BIN)/ruff format .

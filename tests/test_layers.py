@@ -28,7 +28,7 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "ray": ("nervex/system/",),
     "envpool": ("nervex/worker/actor/env_manager/", "app_zoo/"),
     "imageio_ffmpeg": ("nervex/utils/video.py",),
-    "matplotlib": ("nervex/entry/plot.py",),
+    "matplotlib": ("nervex/entry/plot.py", "nervex/entry/plot_ledger.py"),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),
 }

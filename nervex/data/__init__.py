@@ -8,6 +8,8 @@ __getattr__, __dir__ = lazy_exports(
         "Replay": "nervex.data.replay",
         "ReplayConfig": "nervex.data.replay",
         "NStepWindow": "nervex.data.window",
+        "SequenceWindow": "nervex.data.window",
+        "RolloutBuffer": "nervex.data.rollout_buffer",
         "ItemWindow": "nervex.data.window",
         "SumTree": "nervex.data.sum_tree",
         "to_plain": "nervex.data.columns",

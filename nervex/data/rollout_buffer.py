@@ -46,14 +46,14 @@ class RolloutBuffer:
             columns: nested tensors [T, b, ...] with the reserved columns.
             last_obs: observation after the last row of each lane, nested tensors [b, ...].
         """
-        block = {k: v.clone() for k, v in flatten(columns).items()}
+        block = _copied(columns)
         if self._block and block.keys() != self._block[0].keys():
             raise SpecError(
                 f"the rollout holds the columns {sorted(self._block[0])}, the new block has {sorted(block)}; "
                 "_get_train_sample must return the same keys every time"
             )
         self._block.append(block)
-        self._last_obs.append({k: v.clone() for k, v in flatten({"last_obs": last_obs}).items() if v is not None})
+        self._last_obs.append({} if last_obs is None else _copied({"last_obs": last_obs}))
         self.count += int(block["valid"].sum())
 
     def clear(self) -> None:
@@ -161,6 +161,11 @@ class RolloutBuffer:
     def metrics(self) -> dict[str, float]:
         """Returns what a run shows of its rollouts: nothing that lasts."""
         return {}
+
+
+def _copied(columns: Columns) -> dict[str, torch.Tensor]:
+    flat: dict[str, Any] = flatten(columns)
+    return {k: v.clone() for k, v in flat.items()}
 
 
 def _static(name: str) -> bool:

@@ -64,7 +64,9 @@ class UniformSampler:
         kept: list[Plan] = []
         missing = size
         for _ in range(_MAX_ROUNDS):
-            plan = _usable(storage, window, storage.start_slot(rng.integers(0, written, size=missing + missing // 4 + 4)))
+            plan = _usable(
+                storage, window, storage.start_slot(rng.integers(0, written, size=missing + missing // 4 + 4))
+            )
             kept.append(plan.take(np.flatnonzero(plan.ok)[:missing]))
             missing -= len(kept[-1].slot)
             if missing == 0:
@@ -72,7 +74,9 @@ class UniformSampler:
                 if storage.max_use == np.inf or _within_limit(storage, drawn.slot):
                     return drawn, weight
                 break
-        plan = _usable(storage, window, storage.start_slot(np.arange(written)))  # few rows qualify, or few uses are left: list them
+        plan = _usable(
+            storage, window, storage.start_slot(np.arange(written))
+        )  # few rows qualify, or few uses are left: list them
         usable = np.flatnonzero(plan.ok)
         if storage.max_use == np.inf:
             return (plan.take(rng.choice(usable, size=size)), weight) if len(usable) else None

@@ -29,6 +29,7 @@ class Window(Protocol):
     columns: tuple[str, ...]  #: columns that it reads, so that rows must have them
     lookahead: int  #: rows after the first one that decide whether a row can be sampled
     stride: int  #: samples begin at every so many rows of a lane
+    unroll_len: int  #: rows of a sample that are trained together
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
         """Finds the windows that begin at ``slot`` int [M]."""
@@ -47,6 +48,7 @@ class ItemWindow:
     columns: tuple[str, ...] = ()
     lookahead = 0
     stride = 1
+    unroll_len = 1
 
     def __init__(self, time_first: bool = False) -> None:
         self.time_first = time_first
@@ -81,6 +83,7 @@ class NStepWindow:
 
     columns: tuple[str, ...] = ("obs", "reward")
     stride = 1
+    unroll_len = 1
 
     def __init__(self, nstep: int = 1, discount_factor: float = 0.99) -> None:
         self.nstep = nstep

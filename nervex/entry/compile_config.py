@@ -81,6 +81,7 @@ def compile_config(
     if not main["common"]["name"]:
         main["common"]["name"] = _default_name(source)
     policy_class = _policy_class(main, source, policy_type)
+    check_data_path(policy_class.data_path, source)
     share_values(source, policy_class.config_class)
     main = {**build(MainConfig, data, source), "common": main["common"]}
     places = key_paths(policy_class.config_class, ("policy",))
@@ -94,10 +95,11 @@ def compile_config(
                           "at least one of each")  # fmt: skip
     info = _env_info(env_fn, actor_cfg[0], source)
     _check_action(policy_class, info, main, source)
-    check_data_path(main, policy_class.data_path, source)
     if not model_given:
         _fill_model(main, policy_class, model_type, info, source)
-    check_relations(main, source)
+    check_relations(main, source, len(actor_cfg))
+    if policy_class.data_path == "rollout":
+        del main["replay_buffer"]
     return CompiledConfig(FrozenConfig(main), policy_class, model_type, env_fn, actor_cfg, evaluator_cfg, info)
 
 
@@ -213,7 +215,8 @@ def _fill_model(
              "networks here do not take; flatten them with env.wrappers: [FlattenObservation], or give a network of "
              "your own (model_type)")  # fmt: skip
     target = model_type or policy_class.model_class({**main["policy"], "model": {**known, **model}})
-    if target is None:
+    if target is None:  # a user's policy, which builds its network from the tutorial's keys
+        known.pop("action_type", None)
         main["policy"]["model"] = {**known, **model}
         return
     parameters = check_signature(target, model, source, ("policy", "model"), later=tuple(known))

@@ -34,9 +34,10 @@ def recipe_table(records: Sequence[Record]) -> str:
     first, groups = records[0], by_peer(records)
     bar = "" if all(r.bar is None for r in records) else f", bar {_bar(records):g}"
     command = " ".join(["nervex bench learn", first.name, *first.overrides])
+    made = "" if first.peer else f" Made by `{command}`."
     parts = [
         f"# {first.name}",
-        f"{first.env}{bar}. Made by `{command}`.",
+        f"{first.env}{bar}.{made}",
         _table(_SUMMARY, _summary_rows(first.name, groups)),
     ]
     comparison = _comparison_rows(groups)
@@ -58,9 +59,9 @@ def all_table(ledger: Sequence[Sequence[Record]]) -> str:
     rows, comparison = [], []
     for records in ledger:
         name, groups = records[0].name, by_peer(records)
-        rows += _summary_rows(f"[{name}](ledger/{name}/table.md)", groups)
+        rows += [[f"[{name}](ledger/{name}/table.md)", *row] for row in _summary_rows("nerveX", groups)]
         comparison += [[name, *row] for row in _comparison_rows(groups)]
-    parts = [_table(_SUMMARY, rows)]
+    parts = [_table(["", *_SUMMARY], rows)]
     if comparison:
         parts.append(_table(["", *_PEERS], comparison))
     return "\n\n".join([*parts, _LEGEND])

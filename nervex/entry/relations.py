@@ -94,8 +94,13 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     data[path[-1]] = value
 
 
-def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
+def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int) -> None:
     """Checks what several keys must satisfy together, and fills in ``actor.n_sample``.
+
+    Args:
+        main: the configuration, changed in place.
+        source: where it comes from.
+        env_num: envs that collect.
 
     Raises:
         ConfigError: they contradict each other.
@@ -104,9 +109,9 @@ def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
     if actor["n_sample"] is not None and actor["n_episode"] is not None:
         fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
     if "epoch_per_collect" in learn:
-        _check_rollout(main, source)
+        _check_rollout(main, source, env_num)
     else:
-        _check_replay(main, source)
+        _check_replay(main, source, env_num)
     _fill_lr_schedule(main)
     if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
         main["evaluator"]["stop_val"]
@@ -117,7 +122,7 @@ def check_relations(main: dict[str, Any], source: ConfigSource) -> None:
         )
 
 
-def check_data_path(main: dict[str, Any], data_path: str, source: ConfigSource) -> None:
+def check_data_path(data_path: str, source: ConfigSource) -> None:
     """Checks that a policy that learns from rollouts is given no replay.
 
     Raises:
@@ -125,8 +130,9 @@ def check_data_path(main: dict[str, Any], data_path: str, source: ConfigSource) 
     """
     if data_path != "rollout":
         return
-    name = main["policy"].get("policy_type") or "this policy"
-    if not main["policy"]["on_policy"]:
+    policy = source.data.get("policy") or {}
+    name = policy.get("policy_type") or "this policy"
+    if policy.get("on_policy") is False:
         fail(source, ("policy", "on_policy"), f"is false, but '{name}' is on-policy: it learns from each rollout once "
              "it is collected; leave the key out")  # fmt: skip
     if source.data.get("replay_buffer") is not None:
@@ -134,7 +140,7 @@ def check_data_path(main: dict[str, Any], data_path: str, source: ConfigSource) 
              "collected, and has no replay; remove the section")  # fmt: skip
 
 
-def _check_rollout(main: dict[str, Any], source: ConfigSource) -> None:
+def _check_rollout(main: dict[str, Any], source: ConfigSource, env_num: int) -> None:
     """Checks the sizes of rollouts, and fills in ``actor.n_sample``: one block of every lane."""
     actor, collect, learn = main["actor"], main["policy"]["collect"], main["policy"]["learn"]
     traj_len, unroll_len = collect["traj_len"], collect["unroll_len"]
@@ -142,9 +148,9 @@ def _check_rollout(main: dict[str, Any], source: ConfigSource) -> None:
         if actor["n_sample"] is not None:
             fail(source, ("actor", "n_sample"), "is given with traj_len: inf, where whole episodes are collected; give "
                  "n_episode")  # fmt: skip
-        actor["n_episode"] = actor["n_episode"] or main["env"].get("actor_env_num", 8)
+        actor["n_episode"] = actor["n_episode"] or env_num
         return
-    rows = int(traj_len) * main["env"].get("actor_env_num", 8)
+    rows = int(traj_len) * env_num
     if actor["n_episode"] is not None:
         fail(source, ("actor", "n_episode"), f"is given with traj_len: {traj_len}, where rollouts of that length are "
              "collected; give n_sample, or traj_len: inf")  # fmt: skip
@@ -172,10 +178,10 @@ def _fill_lr_schedule(main: dict[str, Any]) -> None:
         schedule["length"] = max(int(main["max_env_step"] / actor["n_sample"] * updates), 1)
 
 
-def _check_replay(main: dict[str, Any], source: ConfigSource) -> None:
+def _check_replay(main: dict[str, Any], source: ConfigSource, env_num: int) -> None:
     actor, learn = main["actor"], main["policy"]["learn"]
     if actor["n_sample"] is None and actor["n_episode"] is None:
-        actor["n_sample"] = main["env"].get("actor_env_num", 8)
+        actor["n_sample"] = env_num
     capacity = main["replay_buffer"]["meta_maxlen"]
     if learn["batch_size"] > capacity:
         fail(source, ("policy", "learn", "batch_size"),

@@ -115,10 +115,8 @@ def _build_store(compiled: CompiledConfig, policy: Policy, lane_num: int, seed: 
     if policy.data_path == "rollout":
         return RolloutBuffer(unroll_len, seed)
     if cfg.replay_buffer.sampler == "prioritized" and not policy.gives_priority:
-        raise ConfigError(
-            f"replay_buffer.sampler is 'prioritized', but policy {name} gives no priority; use uniform"
-        )
-    if policy.window is not None and policy.window.lookahead == policy.window.stride == 1 < unroll_len:
+        raise ConfigError(f"replay_buffer.sampler is 'prioritized', but policy {name} gives no priority; use uniform")
+    if policy.window is not None and policy.window.unroll_len == 1 < unroll_len:
         raise ConfigError(
             f"policy {name} learns from single rows; policy.collect.unroll_len is {unroll_len}, expected 1"
         )

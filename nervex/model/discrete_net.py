@@ -28,7 +28,8 @@ class DiscreteNet(nn.Module):
         activation: ``'relu'`` or ``'tanh'``, of an fc encoder and the head.
         distribution: the head gives distributions of the return; works inside ``head_kwargs`` too, as the following.
         noise: the head has noisy layers.
-        v_min, v_max: first and last atom of a distribution.
+        v_min: first atom of a distribution.
+        v_max: last atom of a distribution.
         n_atom: number of atoms of a distribution.
         rnn_type: recurrent layer after the encoder, ``'lstm'`` or ``'gru'``; ``'none'`` or None: none.
         rnn_hidden_dim: size of the recurrent state; None: ``embedding_dim``.

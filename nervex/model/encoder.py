@@ -84,9 +84,9 @@ class ConvEncoder(nn.Module):
                 "encoder for vectors, encoder_type: impala for smaller images"
             )
         self.conv = nn.Sequential(
-            nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU(),
-            nn.Conv2d(32, 64, 4, 2), nn.ReLU(),
-            nn.Conv2d(64, 64, 3, 1), nn.ReLU(),
+            nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU(inplace=True),
+            nn.Conv2d(32, 64, 4, 2), nn.ReLU(inplace=True),
+            nn.Conv2d(64, 64, 3, 1), nn.ReLU(inplace=True),
             nn.Flatten(),
         )  # fmt: skip
         self.out_dim = embedding_dim
@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, C, H, W] to the same shape."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
 
 
 class ImpalaEncoder(nn.Module):
@@ -136,7 +136,7 @@ class ImpalaEncoder(nn.Module):
             layers += [nn.Conv2d(size, width, 3, padding=1), nn.MaxPool2d(3, 2, padding=1),
                        ResidualBlock(width), ResidualBlock(width)]  # fmt: skip
             size = width
-        self.conv = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+        self.conv = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Flatten())
         self.out_dim = embedding_dim
         self.linear = nn.Sequential(nn.Linear(_flat_size(self.conv, shape), embedding_dim), nn.ReLU())
 
@@ -218,7 +218,12 @@ def _vector_length(obs_dim: int | Sequence[int]) -> int:
 
 
 def _image(obs: Tensor) -> Tensor:
-    return obs if obs.is_floating_point() else obs / 255.0
+    """Returns images as floats; on a CPU with the channels innermost in memory, which its convolutions run up to twice
+    as fast on."""
+    layout = torch.channels_last if obs.device.type == "cpu" else torch.contiguous_format
+    if obs.is_floating_point():
+        return obs.contiguous(memory_format=layout)
+    return obs.to(torch.float32, memory_format=layout).div_(255.0)
 
 
 @torch.no_grad()

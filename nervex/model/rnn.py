@@ -91,7 +91,7 @@ class RecurrentCore(nn.Module):
         return held[0].unsqueeze(0), held
 
     def _run(self, x: Tensor, held: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        states = [s.unsqueeze(0) for s in held]
+        states = [s.unsqueeze(0).contiguous() for s in held]
         if len(states) == 2:
             out, after = self.layer(x, tuple(states))
             return out, [s.squeeze(0) for s in after]

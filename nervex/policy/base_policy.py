@@ -214,7 +214,7 @@ class Policy(ABC):
 
     def scaled_reward(self, reward: torch.Tensor) -> torch.Tensor:
         """Returns rewards divided by the running standard deviation of the return, if the configuration asks for it."""
-        return self._model.reward_scale.scale(reward) if self._cfg.normalize.reward else reward  # type: ignore[operator, union-attr, no-any-return]
+        return self._model.reward_scale.scale(reward) if self._cfg.normalize.reward else reward  # type: ignore[operator, union-attr]
 
     def set_setting(self, mode_name: str, setting: Mapping[str, Any]) -> None:
         """Writes each ``{k: v}`` to ``self._k`` when ``k`` is a setting of the mode."""

@@ -25,7 +25,9 @@ class LRScheduleConfig:
         None, ge=1, unit="learner iterations", doc="until the end; null: what the budget of env steps gives"
     )
     end_factor: float = option(0.0, ge=0, le=1, doc="last learning rate as a part of the first")
-    warmup: int = option(0, ge=0, unit="learner iterations", doc="over which it first grows from 0")
+    warmup: int = option(
+        0, ge=0, unit="learner iterations", doc="at the beginning, over which it grows to the first one"
+    )
 
 
 @dataclass

@@ -50,7 +50,9 @@ class ActorCriticCollect(CollectConfig):
 
 @dataclass
 class NoiseCollect(ActorCriticCollect):
-    noise_type: Literal["gauss", "ou"] = option("gauss", doc="independent normal noise, or an Ornstein-Uhlenbeck process")
+    noise_type: Literal["gauss", "ou"] = option(
+        "gauss", doc="independent normal noise, or an Ornstein-Uhlenbeck process"
+    )
     noise_sigma: float = option(0.1, ge=0, doc="σ of the noise; actions lie in [-1, 1]")
 
 
@@ -63,7 +65,7 @@ def actor_critic_optimizers(model: torch.nn.Module, cfg: Any) -> tuple[Adam, Ada
     """
     actor, critic = (
         Adam(
-            part.parameters(),
+            part.parameters(),  # type: ignore[union-attr]
             lr=rate or cfg.learning_rate,
             weight_decay=cfg.weight_decay,
             grad_clip_type=None if cfg.grad_clip_norm == float("inf") else "clip_norm",

@@ -22,15 +22,23 @@ import torch
 
 from nervex.config.schema import option
 from nervex.data.window import NStepWindow
-from nervex.model.actor_critic import QAC
+from nervex.model.qac import QAC
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import PolicyConfig
 from nervex.policy.continuous_common import (
-    ActorCriticLearn, DeterministicAlgo, NoiseCollect, acting_agent, actor_critic_optimizers, learning_agent, optimize,
-    priority, td_target,
-)  # fmt: skip
+    ActorCriticLearn,
+    DeterministicAlgo,
+    NoiseCollect,
+    acting_agent,
+    actor_critic_optimizers,
+    learning_agent,
+    optimize,
+    priority,
+    td_target,
+)
 from nervex.rl_utils.continuous import critic_error, deterministic_policy_loss
+from nervex.utils.errors import ConfigError
 
 
 @dataclass
@@ -56,7 +64,7 @@ class DDPGPolicy(CommonPolicy):
     def _init_learn(self) -> None:
         self._algo = self._cfg.learn.algo
         self._agent = learning_agent(self._model, self._algo.target_theta)
-        self._optimizer_actor, self._optimizer = actor_critic_optimizers(self._model, self._cfg.learn)
+        self._optimizer_actor, self._optimizer_critic = actor_critic_optimizers(self._model, self._cfg.learn)
 
     def _forward_learn(self, data: dict[str, Any]) -> dict[str, Any]:
         """Makes one update of the critic and, every ``actor_update_freq``-th time, of the actor.
@@ -74,10 +82,10 @@ class DDPGPolicy(CommonPolicy):
         next_q = target_forward({"obs": next_obs, "action": next_action}, mode="compute_q")["q_value"]  # [B]
         q_value = self._agent.forward({"obs": obs, "action": data["action"]}, mode="compute_q")["q_value"]  # [B]
         critic_loss, td_error = critic_error(q_value, td_target(data, next_q, self._algo), data["weight"])
-        optimize(self._optimizer, critic_loss)
+        optimize(self._optimizer_critic, critic_loss)
         loss = critic_loss.detach()
         output = {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
+            "cur_lr": self._optimizer_critic.param_groups[0]["lr"],
             "total_loss": loss,
             "critic_loss": loss,
             "q_value": q_value.detach().mean(),
@@ -110,7 +118,11 @@ class DDPGPolicy(CommonPolicy):
         return self._eval_agent.forward(data, data_id=data_id)
 
     def _state_dict_handle(self) -> dict[str, Any]:
-        return {"model": self._model, "optimizer_actor": self._optimizer_actor, "optimizer_critic": self._optimizer}
+        return {
+            "model": self._model,
+            "optimizer_actor": self._optimizer_actor,
+            "optimizer_critic": self._optimizer_critic,
+        }
 
     def _monitor_vars_learn(self) -> list[str]:
         return ["cur_lr", "total_loss", "critic_loss", "actor_loss", "q_value"]
@@ -121,6 +133,10 @@ class DDPGPolicy(CommonPolicy):
         return QAC
 
     def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
+        if cfg.model.get("use_twin_critic"):
+            raise ConfigError(
+                "policy.model.use_twin_critic is true, but ddpg has one critic; leave it out, or take policy_type: td3"
+            )
         return (model_type or self.model_class(cfg))(**cfg.model)
 
 

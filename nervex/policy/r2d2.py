@@ -32,7 +32,7 @@ from nervex.policy.config import (
     CollectConfig, EpsCommandConfig, EpsEvalConfig, LearnConfig, NStepAlgo, PolicyConfig,
 )  # fmt: skip
 from nervex.rl_utils.exploration import epsilon_greedy
-from nervex.rl_utils.sequence_td import nstep_sequence_target
+from nervex.rl_utils.sequence_td import nstep_sequence_target, sequence_priority
 from nervex.rl_utils.value_rescale import value_inv_transform, value_transform
 from nervex.torch_utils.optimizer import Adam
 from nervex.utils.errors import ConfigError
@@ -132,13 +132,11 @@ class R2D2Policy(CommonPolicy):
         loss.backward()
         self._optimizer.step()
         self._agent.target_update(self._agent.state_dict()["model"])
-        error = td_error.detach().abs()
-        eta, count = self._algo.priority_eta, trained.sum(dim=0).clamp(min=1)
         return {
             "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": loss.detach(),
             "q_value": taken.detach().mean(),
-            "priority": eta * error.amax(dim=0) + (1 - eta) * error.sum(dim=0) / count,  # [B]
+            "priority": sequence_priority(td_error, trained, self._algo.priority_eta),  # [B]
         }
 
     def _burn_in(self, data: dict[str, Any]) -> tuple[Any, Any]:

@@ -170,14 +170,14 @@ class RainbowDQNPolicy(CommonPolicy):
     @staticmethod
     def _atoms_of(model: Mapping[str, Any]) -> tuple[float, float, int]:
         """Returns the first atom, the last one and their number; the network has them in the same keys."""
-        given = {**model, **model.get("head_kwargs", {})}
+        given = {**model, **(model.get("head_kwargs") or {})}
         return given.get("v_min", -10.0), given.get("v_max", 10.0), given.get("n_atom", 51)
 
     @staticmethod
     def _reset_noise(model: torch.nn.Module) -> None:
         """Draws new noise, if the network has any."""
         if hasattr(model, "reset_noise"):
-            model.reset_noise()
+            model.reset_noise()  # type: ignore[operator]
 
     @classmethod
     def model_class(cls, cfg: Mapping[str, Any]) -> Any:

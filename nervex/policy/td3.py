@@ -22,17 +22,27 @@ import torch
 
 from nervex.config.schema import option
 from nervex.data.window import NStepWindow
-from nervex.model.actor_critic import QAC
+from nervex.model.qac import QAC
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import PolicyConfig
 from nervex.policy.continuous_common import (
-    ActorCriticLearn, DeterministicAlgo, NoiseCollect, acting_agent, actor_critic_optimizers, learning_agent, optimize,
-    priority, td_target,
-)  # fmt: skip
+    ActorCriticLearn,
+    DeterministicAlgo,
+    NoiseCollect,
+    acting_agent,
+    actor_critic_optimizers,
+    learning_agent,
+    optimize,
+    priority,
+    td_target,
+)
 from nervex.rl_utils.continuous import (
-    clipped_double_q, critic_error, deterministic_policy_loss, smoothed_target_action,
-)  # fmt: skip
+    clipped_double_q,
+    critic_error,
+    deterministic_policy_loss,
+    smoothed_target_action,
+)
 
 TwinQAC = partial(QAC, use_twin_critic=True)
 
@@ -69,7 +79,7 @@ class TD3Policy(CommonPolicy):
     def _init_learn(self) -> None:
         self._algo = self._cfg.learn.algo
         self._agent = learning_agent(self._model, self._algo.target_theta)
-        self._optimizer_actor, self._optimizer = actor_critic_optimizers(self._model, self._cfg.learn)
+        self._optimizer_actor, self._optimizer_critic = actor_critic_optimizers(self._model, self._cfg.learn)
 
     def _forward_learn(self, data: dict[str, Any]) -> dict[str, Any]:
         """Makes one update of the critics and, every ``actor_update_freq``-th time, of the actor.
@@ -89,10 +99,10 @@ class TD3Policy(CommonPolicy):
         target = td_target(data, clipped_double_q(next_q), algo)  # [B]
         q_value = self._agent.forward({"obs": obs, "action": data["action"]}, mode="compute_q")["q_value"]  # [2, B]
         critic_loss, td_error = critic_error(q_value, target, data["weight"])
-        optimize(self._optimizer, critic_loss)
+        optimize(self._optimizer_critic, critic_loss)
         loss = critic_loss.detach()
         output = {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
+            "cur_lr": self._optimizer_critic.param_groups[0]["lr"],
             "total_loss": loss,
             "critic_loss": loss,
             "q_value": q_value.detach().mean(),
@@ -125,7 +135,11 @@ class TD3Policy(CommonPolicy):
         return self._eval_agent.forward(data, data_id=data_id)
 
     def _state_dict_handle(self) -> dict[str, Any]:
-        return {"model": self._model, "optimizer_actor": self._optimizer_actor, "optimizer_critic": self._optimizer}
+        return {
+            "model": self._model,
+            "optimizer_actor": self._optimizer_actor,
+            "optimizer_critic": self._optimizer_critic,
+        }
 
     def _monitor_vars_learn(self) -> list[str]:
         return ["cur_lr", "total_loss", "critic_loss", "actor_loss", "q_value"]

@@ -225,7 +225,7 @@ def _window_rows(reward: Tensor, end: Tensor, valid: Tensor, nstep: int, emitted
 def _lane(rows: Any) -> Trajectory:
     """Returns transitions of one lane as a trajectory; without ``done`` they are one that has not ended."""
     ends = [bool(row.get("terminated", False)) or bool(row.get("truncated", False)) for row in rows]
-    traj = Trajectory.from_rows([{"done": end, **row} for row, end in zip(rows, ends, strict=True)])
+    traj = Trajectory.from_rows([{"done": end, "truncated": False, **row} for row, end in zip(rows, ends, strict=True)])
     traj.return_num = getattr(rows, "return_num", 0)
     return traj
 

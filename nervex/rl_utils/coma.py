@@ -83,7 +83,7 @@ def coma_error(data: coma_data, gamma: float, lambda_: float) -> coma_loss:
     terminated, truncated, valid = row_masks(fn, reward, terminated, truncated, valid)
     there = torch.ones_like(action, dtype=torch.bool) if agent_mask is None else agent_mask.bool()  # [T, B, A]
     logp, entropy = log_prob_and_entropy(logit, action)  # [T, B, A]
-    index = action.long().unsqueeze(-1)  # [T, B, A, 1]
+    index = action.unsqueeze(-1)  # [T, B, A, 1]
     q_taken = q_value.gather(-1, index).squeeze(-1)  # [T, B, A]
     trainable = trainable_rows(terminated, truncated, valid)  # [T, B]
     with torch.no_grad():

@@ -135,7 +135,6 @@ def sac_policy_loss(logp: Tensor, q_value: Tensor, alpha: float | Tensor) -> Ten
     Raises:
         SpecError: a shape does not fit.
     """
-    _check_logp("sac_policy_loss", logp, _batch("sac_policy_loss", q_value))
     return -soft_value(q_value, logp, alpha).mean()
 
 

@@ -108,5 +108,4 @@ def max_available(q_value: Tensor, action_mask: Tensor | None = None) -> tuple[T
             f"max_available: 'action_mask' is {action_mask.dtype}, expected torch.bool; cast it with .bool()"
         )
     best = q_value.masked_fill(~action_mask, -torch.inf).max(dim=-1)
-    some = action_mask.any(dim=-1)  # [...]
-    return torch.where(some, best.values, 0), torch.where(some, best.indices, 0)
+    return torch.where(action_mask.any(dim=-1), best.values, 0), best.indices

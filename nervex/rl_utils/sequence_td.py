@@ -33,7 +33,7 @@ def nstep_sequence_target(
     https://openreview.net/forum?id=r1lyTjAqYX, section 2.3.
 
     - Terminated within the window: its rewards, and no bootstrap.
-    - Truncated: bootstraps from the row after, the dummy row that holds the true final observation.
+    - Truncated: bootstraps from the row after, the dummy row (not valid) that holds the true final observation.
     - The window would leave the sequence: bootstraps at the last row that it reaches.
 
     A row whose successor is not there has no target (the last one, or one before a gap, unless it terminated); neither
@@ -69,11 +69,10 @@ def nstep_sequence_target(
     trainable = trainable_rows(terminated, truncated, valid)
     with torch.no_grad():
         value = next_value if value_inv_transform is None else value_inv_transform(next_value)  # [T, B]
-        after_value = _next_row(value)  # [T, B] V_{t+1}
         return_ = value  # [T, B] of no steps; each turn adds one
         for _ in range(nstep):
-            later = torch.where(truncated, after_value, _next_row(return_))  # [T, B]
-            return_ = torch.where(trainable, reward + torch.where(terminated, 0, gamma * later), value)
+            later = torch.where(terminated, 0, gamma * _next_row(return_))  # [T, B]; that of a dummy stays its value
+            return_ = torch.where(trainable, reward + later, value)
         target = return_ if value_transform is None else value_transform(return_)
         return torch.where(trainable, target, 0), trainable
 

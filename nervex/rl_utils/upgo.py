@@ -6,7 +6,7 @@ from torch import Tensor
 from nervex.rl_utils.checks import check_shape
 from nervex.rl_utils.distribution import Logit, log_prob
 from nervex.rl_utils.normalize import weighted_mean
-from nervex.rl_utils.recursion import Ends, backward_recursion, check_values
+from nervex.rl_utils.recursion import Ends, backward_recursion
 
 
 def upgo_returns(
@@ -37,7 +37,8 @@ def upgo_returns(
     Raises:
         SpecError: a shape does not fit.
     """
-    check_values("upgo_returns", bootstrap_values, rewards)
+    check_shape("upgo_returns", "rewards", rewards, (None, None))
+    check_shape("upgo_returns", "bootstrap_values", bootstrap_values, (rewards.shape[0] + 1, rewards.shape[1]))
     ends = Ends("upgo_returns", rewards, terminated, truncated, valid)
     with torch.no_grad():
         error = ends.td_error(bootstrap_values, rewards, gamma)  # [T, B] r_t + γ·V_{t+1} − V_t

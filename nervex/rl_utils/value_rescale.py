@@ -103,5 +103,5 @@ def q_nstep_td_error_with_rescale_per_sample(
         lambda prediction, target: criterion(prediction, trans_fn(target)),
         value_gamma,
     )
-    prediction = data.q.detach().gather(1, data.action.long().unsqueeze(1)).squeeze(1)  # [B]
+    prediction = data.q.detach().gather(1, data.action.unsqueeze(1)).squeeze(1)  # [B]
     return loss, trans_fn(plain_error + prediction) - prediction  # the plain error is that of h⁻¹ units

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nervex.rl_utils.checks import check_shape
 from nervex.rl_utils.normalize import weighted_mean
-from nervex.rl_utils.recursion import backward_recursion
 from nervex.rl_utils.td import Criterion, nstep_return, nstep_return_data, squared_error
 from nervex.utils.errors import SpecError
 
@@ -253,7 +252,11 @@ def multistep_forward_view(
     bootstrap = torch.where(terminated, 0, gamma * (1 - mix) * bootstrap_values)  # [T, B]
     fixed = torch.where(valid, rewards + bootstrap, 0)  # [T, B]
     factor = torch.where(valid, gamma * mix, 0)  # [T, B]
-    return backward_recursion(fixed, factor)
+    return_, rows = torch.zeros_like(fixed[0]), []
+    for t in reversed(range(len(fixed))):  # not in place, for the gradients
+        return_ = fixed[t] + factor[t] * return_  # [B]
+        rows.append(return_)
+    return torch.stack(rows[::-1])
 
 
 def row_masks(

@@ -6,6 +6,9 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Adam": "nervex.torch_utils.optimizer",
+        "RMSprop": "nervex.torch_utils.optimizer",
+        "LRSchedule": "nervex.torch_utils.lr_schedule",
+        "NoisyLinear": "nervex.torch_utils.noisy",
         "grad_norm": "nervex.torch_utils.optimizer",
         "CheckpointManager": "nervex.torch_utils.checkpoint",
         "CountVar": "nervex.torch_utils.checkpoint",

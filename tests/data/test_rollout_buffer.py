@@ -88,7 +88,9 @@ def test_unrolls_hold_consecutive_rows_their_first_state_and_the_observation_aft
             assert float(batch["prev_state"]["h"][i, 0]) == first
             assert float(batch["last_obs"]["x"][i]) == first + 400.5
             time, lane = divmod(first, 100)
-            begins = [bool(rows["valid"][time + k, lane]) and rows["episode_step"][time + k, lane] == 0 for k in range(4)]
+            begins = [
+                bool(rows["valid"][time + k, lane]) and rows["episode_step"][time + k, lane] == 0 for k in range(4)
+            ]
             assert batch["begin"][:, i].tolist() == begins
             seen.append(first)
     assert sorted(seen) == [0, 1, 2, 400, 401, 402]

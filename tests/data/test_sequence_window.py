@@ -15,7 +15,9 @@ def rows(first, num, lanes=LANES, ends=()):
     ids = np.arange(first, first + num)[:, None] * 100 + np.arange(lanes)
     valid = np.array([t not in ends for t in range(first, first + num)])[:, None].repeat(lanes, 1)
     begun = [max([e for e in ends if e < t], default=-1) for t in range(first, first + num)]
-    step = np.array([t - b - 1 for t, b in zip(range(first, first + num), begun, strict=True)])[:, None].repeat(lanes, 1)
+    step = np.array([t - b - 1 for t, b in zip(range(first, first + num), begun, strict=True)])[:, None].repeat(
+        lanes, 1
+    )
     return {
         "id": ids, "obs": ids.astype(np.float32), "reward": ids.astype(np.float32), "valid": valid,
         "terminated": np.zeros_like(valid), "truncated": np.zeros_like(valid), "episode_step": step,

@@ -1,12 +1,12 @@
 """A recipe over seeds: the ledger, what is not run twice, and what a kill leaves."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -149,43 +149,64 @@ def test_bad_input_starts_nothing(overrides: list[str], expected: str, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def start(root: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "nervex", "bench", "learn", "cartpole_dqn", *SMALL, "--first-seed", "1", "--seeds",
-               "1", "--ledger", str(root / "ledger"), "--work", str(root / "work"), "--final-episodes", "5"]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-
-
-def wait_for(process: subprocess.Popen, condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, "it ended, or did nothing"
-        time.sleep(0.005)
-
-
-def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def test_a_killed_seed_goes_on_and_ends_the_same(whole: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "work" / "seed_1"
-    process = start(tmp_path)
-    wait_for(process, lambda: lines(run_dir / "metrics.jsonl") >= 4 and len(list(run_dir.glob("checkpoints/*_*"))) >= 2)
-    process.kill()
-    process.wait()
+    (expected,) = read_ledger(whole / "ledger", "cartpole_dqn")
+    assert expected.solved_env_step is not None
+    code = f"""if True:
+        import os, signal, sys
+        from nervex.cli import main
+        from nervex.torch_utils.checkpoint import CheckpointManager
+        save = CheckpointManager.save
+        def save_and_die(self, *args, **kwargs):
+            save(self, *args, **kwargs)
+            if kwargs["metadata"]["env_step"] > {expected.solved_env_step}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        CheckpointManager.save = save_and_die
+        main(sys.argv[1:])
+    """
+    options = {"--first-seed": 1, "--seeds": 1, "--ledger": tmp_path / "ledger", "--work": tmp_path / "work"}
+    words = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, "-c", code, "bench", "learn", "cartpole_dqn", *SMALL, *words]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
     assert not (tmp_path / "ledger").exists()
-    (record,), (expected,) = bench(tmp_path), read_ledger(whole / "ledger", "cartpole_dqn")
+    (record,) = bench(tmp_path)
     assert len(record.sessions) == 2 and record.started == record.sessions[0]["started"]
     for key in ("curve", "final", "solved_env_step", "env_step", "train_iter", "config_hash", "config"):
         assert getattr(record, key) == getattr(expected, key), key
 
 
-def test_ctrl_c_ends_with_its_code_and_records_nothing(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    wait_for(process, lambda: lines(tmp_path / "work" / "seed_1" / "metrics.jsonl") >= 3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and out == "interrupted; the same command goes on\n"
-    assert not (tmp_path / "ledger").exists()
+def test_a_kill_within_the_confirmation_loses_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation at the bar is in metrics.jsonl, the checkpoint is from before it."""
+    (expected,) = read_ledger(whole / "ledger", "cartpole_dqn")
+    original = CheckpointManager.save
+
+    def die(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("pin") and kwargs["metadata"]["env_step"] == expected.solved_env_step:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointManager, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        bench(tmp_path)
+    monkeypatch.undo()
+    (record,) = bench(tmp_path)
+    assert (record.curve, record.solved_env_step) == (expected.curve, expected.solved_env_step)
+
+
+def test_ctrl_c_ends_with_its_code_and_records_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(learner: Any) -> None:
+        if learner.last_iter.val == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module, "serial_pipeline", functools.partial(serial_pipeline, hooks=[press]))
+    places = ["--ledger", str(tmp_path / "ledger"), "--work", str(tmp_path / "work")]
+    assert main(["bench", "learn", "cartpole_dqn", *SMALL, *places, "--seeds", "3"]) == 130
+    assert capsys.readouterr().out.endswith("\ninterrupted; the same command goes on\n")
+    assert not (tmp_path / "ledger").exists() and not (tmp_path / "work" / "seed_1").exists()
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole: Path, tmp_path: Path) -> None:
@@ -210,8 +231,8 @@ def test_config_hash_changes_with_what_matters() -> None:
 def made(seed: int, final: float, peer: str = "", **changes: Any) -> Record:
     curve = (Point(0, 0.0, 10), Point(50, 2 * final, 10), Point(100, final + 1, 10))
     fields: dict[str, Any] = {
-        "name": "task", "seed": seed, "env": "Task-v1", "curve": curve, "final": Point(100, final, 100), "env_step": 100,
-        "wall_s": 10.0 + seed, "cpu_s": 5.0, "peer": peer, **changes,
+        "name": "task", "seed": seed, "env": "Task-v1", "curve": curve, "final": Point(100, final, 100),
+        "env_step": 100, "wall_s": 10.0 + seed, "cpu_s": 5.0, "peer": peer, **changes,
     }  # fmt: skip
     return Record(**fields)
 
@@ -231,14 +252,17 @@ def test_tables_say_what_the_records_say(tmp_path: Path) -> None:
     page = recipe_table(records).splitlines()
     assert page[0] == "# task" and page[2].startswith("Task-v1, bar 475. Made by `nervex bench learn task`")
     (ours,) = [line for line in page if line.startswith("| task | 5 |")]
-    assert "| 9.17 [5" in ours and "| 18.3 | 3 of 5, median at 50 | 100 | 12 | 5 | 50.00 |" in ours
+    assert "| 9.17 [4.5, 30.7] |" in ours and "| 18.3 | 3 of 5, median at 50 | 100 | 12 | 5 | 50.00 |" in ours
     (peer,) = [line for line in page if line.startswith("| sb3 2.9.2 sac | 5 |")]
     assert "| 10.0 [10.0, 10.0] | 20.0 |  | 100 |" in peer
     (difference,) = [line for line in page if line.startswith("| sb3 2.9.2 sac | -0.833 [")]
     assert "| -8.3 % [-" in difference
     assert "| task | 3 | 40.0 over 100 | 80.0 (50) | never | 100 | 13 | 5 |" in page
     assert "- sb3 2.9.2 sac: the zoo." in page
-    assert "[task](ledger/task/table.md) | 5 | 9.17" in all_table([records])
+    section = all_table([records])
+    assert "| [task](ledger/task/table.md) | nerveX | 5 | 9.17" in section
+    assert "| [task](ledger/task/table.md) | sb3 2.9.2 sac | 5 | 10.0" in section
+    assert "| task | sb3 2.9.2 sac | -0.833 [" in section
 
 
 def test_tables_warn_of_mixed_configs_and_changed_code(tmp_path: Path) -> None:
@@ -246,6 +270,11 @@ def test_tables_warn_of_mixed_configs_and_changed_code(tmp_path: Path) -> None:
     page = recipe_table(records)
     assert "**Ours: seeds of 2 different configurations.**" in page
     assert "Made with code that differs from its commit: seed 1." in page
+
+
+def test_a_page_of_peers_alone_claims_no_run_of_ours() -> None:
+    page = recipe_table([made(0, 5.0, peer="sb3")])
+    assert "nervex bench learn" not in page and "compared with" not in page
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -266,7 +295,7 @@ def test_picture_shows_iqm_band_seeds_and_bar(tmp_path: Path) -> None:
 
 
 def test_curves_of_unequal_steps_share_a_grid() -> None:
-    short = seed_curve(made(0, 10.0, curve=(Point(10, 0.0, 1),), final=Point(90, 8.0, 1)))
+    short = seed_curve(dataclasses.replace(made(1, 8.0), curve=(Point(10, 0.0, 1),), final=Point(90, 8.0, 1)))
     step, value = common_grid([seed_curve(made(0, 10.0)), short])
     assert step.tolist() == [10, 50, 90]
     assert value[1].tolist() == [0, 4, 8] and value[0].tolist() == [4, 20, 12]

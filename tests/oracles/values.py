@@ -150,7 +150,7 @@ def inverse_rescale(y: float, eps: float) -> float:
     low, high = 0.0, 1.0
     while rescale(high, eps) < abs(y):
         high *= 2
-    for _ in range(200):
+    for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if rescale(middle, eps) < abs(y) else (low, middle)
     return float(np.sign(y) * (low + high) / 2)

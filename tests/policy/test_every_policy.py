@@ -54,7 +54,9 @@ def weights_of(policy):
 
 
 def same(a, b):
-    return all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(*map(tree_leaves, (a, b)), strict=True))
+    return all(
+        torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(*map(tree_leaves, (a, b)), strict=True)
+    )
 
 
 def test_every_built_in_policy_has_a_case():

@@ -1,4 +1,4 @@
-"""A2C's losses: by hand, the oracle's log-probabilities, the exact policy gradient of a small MDP, gradients, errors."""
+"""A2C's losses: by hand, the oracle's log-probabilities, the policy gradient of a small MDP, gradients, errors."""
 
 import math
 

@@ -68,7 +68,9 @@ def test_no_mass_is_lost_wherever_it_falls(dtype):
         expected = [distributional.project(*x, v_min, v_max) for x in zip(prob.tolist(), support.tolist(), strict=True)]
         assert out.numpy() == pytest.approx(np.array(expected), abs=2e-4 if dtype == torch.float32 else 1e-11)
         inside = support[100:].clamp(v_min, v_max)
-        assert (out[100:] @ atoms).numpy() == pytest.approx((prob[100:] * inside).sum(1).numpy(), rel=1e-4)  # the mean
+        assert (out[100:] @ atoms).numpy() == pytest.approx(
+            (prob[100:] * inside).sum(1).numpy(), abs=1e-5 * v_max
+        )  # the mean
 
 
 class TestLossByHand:
@@ -100,19 +102,13 @@ class TestLossByHand:
             assert loss.item() == pytest.approx(distributional.cross_entropy(target, prediction.flatten().tolist()))
 
     def test_greedy_next_action_by_the_mean(self):
-        next_dist = torch.stack([one_hot(3)[:, 0], torch.tensor([[0.5, 0, 0, 0, 0.5]])], dim=1)  # means 1 and 0
-        dist = UNIFORM.expand(1, 2, 5)
-        given = dist_1step_td_data(dist, next_dist, ATOM_0, ATOM_0, torch.zeros(1))
-        other = given._replace(next_act=ATOM_0 + 1)
-        greedy = dist_1step_td_error(
-            given._replace(next_act=None, dist=dist * 0.5 + next_dist[:, :1] / 2), 0.5, -2, 2, 5
+        """Action 0 has mean 1, action 1 mean 0 though its likeliest atom is 2."""
+        next_dist = torch.stack([one_hot(3)[:, 0], torch.tensor([[0.45, 0.0, 0.05, 0.0, 0.5]])], dim=1)
+        data = dist_1step_td_data(0.1 + next_dist[:, :1].expand(1, 2, 5) / 2, next_dist, ATOM_0, None, torch.zeros(1))
+        greedy, first, second = (
+            dist_1step_td_error(data._replace(next_act=act), 1.0, -2, 2, 5).item() for act in (None, ATOM_0, ATOM_0 + 1)
         )
-        assert greedy.item() == dist_1step_td_error(
-            given._replace(dist=dist * 0.5 + next_dist[:, :1] / 2), 0.5, -2, 2, 5
-        )
-        assert greedy.item() != dist_1step_td_error(
-            other._replace(dist=dist * 0.5 + next_dist[:, :1] / 2), 0.5, -2, 2, 5
-        )
+        assert greedy == first != second
 
     def test_a_prediction_that_rules_the_target_out_is_finite(self):
         dist = one_hot(0).requires_grad_()
@@ -157,6 +153,13 @@ def test_against_the_oracle(seed, nstep):
             assert dist_1step_td_error(one, 0.9, -2, 3, 6).item() == got.item()
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_actions_of_other_integers(dtype):
+    data = dist_nstep_td_data(*[torch.from_numpy(x) for x in problem(0, 1)])
+    other = data._replace(act=data.act.to(dtype), next_act=data.next_act.to(dtype))
+    assert dist_nstep_td_error(other, 0.9, -2, 3, 6).item() == dist_nstep_td_error(data, 0.9, -2, 3, 6).item()
+
+
 class TestLimits:
     def test_done_ignores_the_next_distribution(self):
         data = dist_nstep_td_data(*[torch.from_numpy(x) for x in problem(0, 1)])
@@ -170,16 +173,23 @@ class TestLimits:
         data = dist_nstep_td_data(dist, dist, torch.zeros(7).long(), torch.zeros(7).long(), torch.zeros(1, 7))
         assert dist_nstep_td_error_per_sample(data, 1.0, -2, 3, 6)[1].numpy() == pytest.approx(np.zeros(7), abs=1e-12)
 
+    def test_the_priority_is_never_negative(self):
+        dist = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(51), (500, 1))).float()
+        none = torch.zeros(500).long()
+        data = dist_nstep_td_data(dist, dist, none, none, torch.zeros(1, 500))
+        assert (dist_nstep_td_error_per_sample(data, 1.0, -10, 10, 51)[1] >= 0).all()
+
 
 def test_the_returns_of_a_corridor_are_a_fixed_point():
-    """γ = 1: the return of going right is 1 from everywhere, of the ring's truncated window its value."""
-    task = mdp.corridor(4)
-    assert mdp.optimal_values(task, 1.0)[0] == pytest.approx([1, 1, 1, 1])
-    dist = torch.eye(5)[3].expand(4, 2, 5)  # all on the atom 1
+    """γ = 1/2: the return of going right from s is 2^(s − 3), which is an atom."""
+    true = mdp.optimal_values(mdp.corridor(4), 0.5)[0]
+    assert true == pytest.approx([1 / 8, 1 / 4, 1 / 2, 1])
+    place = [int(8 * v) for v in true]
+    dist = torch.eye(9)[place].unsqueeze(1).expand(4, 2, 9)  # atoms 0, 1/8, .. 1
     after, done = torch.tensor([1, 2, 3, 0]), torch.tensor([False, False, False, True])
     right = torch.ones(4, dtype=torch.long)
     data = dist_1step_td_data(dist, dist[after], right, None, torch.tensor([0.0, 0, 0, 1]), done)
-    assert dist_1step_td_error(data, 1.0, -2, 2, 5).item() == pytest.approx(0, abs=1e-6)
+    assert dist_1step_td_error(data, 0.5, 0, 1, 9).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_gradient_reaches_only_the_prediction_of_the_action_taken():
@@ -232,5 +242,8 @@ def test_other_mistakes_are_said():
         dist_nstep_td_error(GOOD, 0.9, -2, 2, 51, 2)
     with pytest.raises(ConfigError, match=r"^dist_nstep_td_error: v_min is 2 and v_max 2, expected v_min < v_max$"):
         dist_nstep_td_error(GOOD, 0.9, 2, 2, 5, 2)
+    for prob, name in ((torch.ones(5), "prob"), (torch.ones(2, 5), "support")):
+        with pytest.raises(SpecError, match=f"^categorical_projection: '{name}' has shape"):
+            categorical_projection(prob, torch.ones(3, 5), 0, 1)
     with pytest.raises(ConfigError, match=r"^categorical_projection: n_atom is 1, expected at least 2$"):
         categorical_projection(torch.ones(3, 1), torch.ones(3, 1), 0, 1)

@@ -153,6 +153,16 @@ class TestGradients:
         assert all(x.grad is None for x in others)
         assert not info.approx_kl.requires_grad and not info.clipfrac.requires_grad
 
+    def test_stored_log_probabilities_have_none(self):
+        columns = [torch.rand(4).requires_grad_() for _ in range(8)]
+        data = ppo_logp_data(*columns)
+        sum(ppo_logp_error(data)[0]).backward()
+        assert [name for name in data._fields if getattr(data, name).grad is not None] == [
+            "logp_new",
+            "entropy",
+            "value_new",
+        ]
+
     def test_each_loss_reaches_its_own(self):
         data = problem("categorical")
         data.logit_new.requires_grad_(), data.value_new.requires_grad_()
@@ -228,7 +238,7 @@ class TestLimits:
         assert info.approx_kl.item() == pytest.approx((old * (old / new).log()).sum().item(), rel=1e-5)
 
     def test_many_steps_without_a_clip_find_the_best_arm_and_with_it_stay_near(self):
-        """A bandit with three arms worth 0, 1, 2, exact expectations: the clip stops the probabilities near its edge."""
+        """A bandit with three arms, exact expectations: the clip stops the probabilities near its edge."""
         found = {}
         for clip_ratio in (0.2, INFINITE):
             logit = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
@@ -246,7 +256,7 @@ class TestLimits:
 
 
 def test_exact_policy_gradient_of_a_bandit():
-    """∂/∂logit of Σ π(a)·r(a) is π(a)·(r(a) − Σ π·r): the loss over all arms, weighted by π, has minus that gradient."""
+    """∂/∂logit of Σ π(a)·r(a) is π(a)·(r(a) − Σ π·r): minus the gradient of the loss over all arms, weighted by π."""
     logit = torch.tensor([[0.1, -0.4, 0.9]], dtype=torch.float64, requires_grad=True)
     reward, prob = torch.tensor([1.0, 5.0, -2.0], dtype=torch.float64), logit.detach().softmax(-1)[0]
     zero = torch.zeros(3, dtype=torch.float64)

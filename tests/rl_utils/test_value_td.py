@@ -109,7 +109,8 @@ class TestNStep:
 
     def test_one_step_is_the_one_step_error(self):
         one = v_1step_td_error(v_1step_td_data(V, NEXT_V, REWARD, DONE, WEIGHT), 0.9)
-        assert v_nstep_td_error(v_nstep_td_data(V, NEXT_V, REWARD[None], DONE, WEIGHT), 0.9).item() == one.item()
+        data = v_nstep_td_data(V, NEXT_V, REWARD[None], DONE, WEIGHT)
+        assert v_nstep_td_error(data, 0.9).item() == v_nstep_td_error_per_sample(data, 0.9)[0].item() == one.item()
 
     @pytest.mark.parametrize("nstep", [1, 3, 5])
     @pytest.mark.parametrize("seed", range(3))
@@ -154,6 +155,13 @@ class TestLambdaReturnsByHand:
         # G_1 = 2 + 4 / 2; G_0 = 1 + (8 + 4) / 4
         assert self.returns(truncated=[0, 1, 0, 0], valid=[1, 1, 0, 1]) == [4.0, 4.0, 0.0, 24.0]
 
+    def test_ends_without_a_dummy(self):
+        assert self.returns(terminated=[0, 1, 0, 0]) == [3.5, 2.0, 10.5, 24.0]
+        assert self.returns(truncated=[0, 1, 0, 0]) == [4.0, 4.0, 10.5, 24.0]  # the next values are the caller's
+
+    def test_one_row(self):
+        assert generalized_lambda_returns(self.value[:2], self.reward[:1], 0.5, 0.5).tolist() == [[1 + 8 / 2]]
+
     def test_terminated_in_the_last_row(self):
         assert self.returns(terminated=[0, 0, 0, 1])[2:] == [4 + (2 + 8) / 4, 8.0]
 
@@ -170,7 +178,7 @@ class TestLambdaReturnsByHand:
         assert loss.item() == pytest.approx(0.5 * sum(e * e for e in error) / 4)
 
     def test_defaults_of_the_loss(self):
-        given = td_lambda_error(td_lambda_data(self.value, self.reward, None), 0.9, 0.8)
+        given = td_lambda_error(td_lambda_data(self.value, self.reward), 0.9, 0.8)
         assert td_lambda_error(td_lambda_data(self.value, self.reward, None)).item() == given.item()
 
 
@@ -205,6 +213,8 @@ class TestLambdaReturnsAgainstTheOracles:
         masks = dict(zip(MASKS, tensors(*masks_of(rows)), strict=True))
         expected = square[valid].mean()
         assert td_lambda_error(td_lambda_data(value, reward, **masks)).item() == pytest.approx(expected)
+        numbers = {k: v.double() for k, v in masks.items()}
+        assert td_lambda_error(td_lambda_data(value, reward, **numbers)).item() == pytest.approx(expected)
         weight = torch.from_numpy(valid / valid.mean())
         assert td_lambda_error(td_lambda_data(value, reward, weight, **masks)).item() == pytest.approx(expected)
         per_lane = rng.random(6)
@@ -303,12 +313,14 @@ class TestKnownValues:
 class TestGradients:
     def test_one_and_n_steps_reach_the_prediction_only(self):
         for fn, data in (
-            (v_1step_td_error, [V, NEXT_V, REWARD, None, WEIGHT]),
-            (v_nstep_td_error, [V, NEXT_V, REWARD[None], None, WEIGHT, torch.ones(3)]),
+            (v_1step_td_error_per_sample, [V, NEXT_V, REWARD, None, WEIGHT]),
+            (v_nstep_td_error_per_sample, [V, NEXT_V, REWARD[None], None, WEIGHT, torch.ones(3)]),
         ):
             leaves = [None if x is None else x.clone().requires_grad_() for x in data]
-            kind = v_1step_td_data if fn is v_1step_td_error else v_nstep_td_data
-            fn(kind(*leaves), 1.0).backward()
+            kind = v_1step_td_data if fn is v_1step_td_error_per_sample else v_nstep_td_data
+            loss, error = fn(kind(*leaves), 1.0)
+            loss.backward()
+            assert not error.requires_grad
             assert leaves[0].grad.tolist() == pytest.approx([-2 * 4 / 3, -2 * 6 * 0.5 / 3, 0])
             assert all(x is None or x.grad is None for x in leaves[1:])
 
@@ -331,7 +343,7 @@ class TestGradients:
         )
 
 
-T, F = torch.ones(3, 2), torch.ones(4, 2)
+R, R_NEXT = torch.ones(3, 2), torch.ones(4, 2)
 ERRORS = [
     (lambda: v_1step_td_error(v_1step_td_data(V, NEXT_V[:2], REWARD), 1),
      "v_1step_td_error: 'next_v' has shape [2], expected [3]"),
@@ -339,41 +351,43 @@ ERRORS = [
      "v_1step_td_error: 'reward' has shape [3, 1], expected [3]"),
     (lambda: v_1step_td_error(v_1step_td_data(V, NEXT_V, REWARD, DONE[:1]), 1),
      "v_1step_td_error: 'done' has shape [1], expected [3]"),
-    (lambda: v_1step_td_error(v_1step_td_data(V, NEXT_V, REWARD, DONE, WEIGHT[None]), 1),
-     "v_1step_td_error: 'weight' has shape [1, 3], expected [3]"),
     (lambda: v_1step_td_error(v_1step_td_data(V.long(), NEXT_V, REWARD), 1),
      "v_1step_td_error: 'v' is torch.int64, expected a floating tensor; cast it with .float()"),
     (lambda: v_1step_td_error(v_1step_td_data(V, NEXT_V, REWARD), 1, mse_loss),
      "v_1step_td_error: 'criterion' returned shape [], expected [3]; it must be elementwise (reduction='none')"),
+    (lambda: v_1step_td_error(v_1step_td_data(R, R, R, None, R[0]), 1),
+     "v_1step_td_error: 'weight' has shape [2], expected [3, 2]"),
+    (lambda: v_nstep_td_error(v_nstep_td_data(V.long(), NEXT_V, REWARD_2), 1, 2),
+     "v_nstep_td_error: 'v' is torch.int64, expected a floating tensor; cast it with .float()"),
     (lambda: v_nstep_td_error(v_nstep_td_data(V[None], NEXT_V, REWARD_2), 1, 2),
      "v_nstep_td_error: 'v' has shape [1, 3], expected ['any']"),
     (lambda: v_nstep_td_error(v_nstep_td_data(V, NEXT_V[:2], REWARD_2), 1, 2),
      "v_nstep_td_error: 'next_n_v' has shape [2], expected [3]"),
-    (lambda: v_nstep_td_error(v_nstep_td_data(V, NEXT_V, REWARD_2), 1, 3),
-     "nstep_return: 'reward' has shape [2, 3], expected [3, 'any']"),
     (lambda: v_nstep_td_error(v_nstep_td_data(V, NEXT_V, REWARD_2, DONE, WEIGHT[:2]), 1, 2),
      "v_nstep_td_error: 'weight' has shape [2], expected [3]"),
-    (lambda: v_nstep_td_error(v_nstep_td_data(V, NEXT_V, REWARD_2), 1, 2, mse_loss),
-     "v_nstep_td_error: 'criterion' returned shape [], expected [3]; it must be elementwise (reduction='none')"),
-    (lambda: td_lambda_error(td_lambda_data(T, T)), "td_lambda_error: 'value' has shape [3, 2], expected [4, 2]"),
-    (lambda: td_lambda_error(td_lambda_data(F, T[0])),
+    (lambda: td_lambda_error(td_lambda_data(R, R)), "td_lambda_error: 'value' has shape [3, 2], expected [4, 2]"),
+    (lambda: td_lambda_error(td_lambda_data(R_NEXT, R[0])),
      "td_lambda_error: 'reward' has shape [2], expected ['any', 'any']"),
-    (lambda: td_lambda_error(td_lambda_data(F, T, T[:, 0])),
+    (lambda: td_lambda_error(td_lambda_data(R_NEXT, R, R[:, 0])),
      "td_lambda_error: 'weight' has shape [3], expected [3, 2]"),
-    (lambda: td_lambda_error(td_lambda_data(F, T, valid=F)),
+    (lambda: td_lambda_error(td_lambda_data(R_NEXT, R, valid=R_NEXT)),
      "td_lambda_error: 'valid' has shape [4, 2], expected [3, 2]"),
-    (lambda: generalized_lambda_returns(T, T, 1, 1),
+    (lambda: generalized_lambda_returns(R, R[0], 1, 1),
+     "generalized_lambda_returns: 'rewards' has shape [2], expected ['any', 'any']"),
+    (lambda: multistep_forward_view(R[0], R[0], 1, 1),
+     "multistep_forward_view: 'rewards' has shape [2], expected ['any', 'any']"),
+    (lambda: generalized_lambda_returns(R, R, 1, 1),
      "generalized_lambda_returns: 'bootstrap_values' has shape [3, 2], expected [4, 2]"),
-    (lambda: multistep_forward_view(F, T, 1, 1),
+    (lambda: multistep_forward_view(R_NEXT, R, 1, 1),
      "multistep_forward_view: 'bootstrap_values' has shape [4, 2], expected [3, 2]"),
-    (lambda: multistep_forward_view(T, T, T[0], 1), "multistep_forward_view: 'gammas' has shape [2], expected [3, 2]"),
-    (lambda: multistep_forward_view(T, T, 1, T[:1]),
+    (lambda: multistep_forward_view(R, R, R[0], 1), "multistep_forward_view: 'gammas' has shape [2], expected [3, 2]"),
+    (lambda: multistep_forward_view(R, R, 1, R[:1]),
      "multistep_forward_view: 'lambda_' has shape [1, 2], expected [3, 2]"),
-    (lambda: multistep_forward_view(T, T, 1, 1, terminated=T[0]),
+    (lambda: multistep_forward_view(R, R, 1, 1, terminated=R[0]),
      "multistep_forward_view: 'terminated' has shape [2], expected [3, 2]"),
-    (lambda: multistep_forward_view(T, T, 1, 1, truncated=T[0]),
+    (lambda: multistep_forward_view(R, R, 1, 1, truncated=R[0]),
      "multistep_forward_view: 'truncated' has shape [2], expected [3, 2]"),
-    (lambda: multistep_forward_view(T, T.long(), 1, 1),
+    (lambda: multistep_forward_view(R, R.long(), 1, 1),
      "multistep_forward_view: 'rewards' is torch.int64, expected a floating tensor; cast it with .float()"),
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ ENV_MANAGER_REGISTRY = Registry(
         "base": f"{_HERE}.base_env_manager:BaseEnvManager",
         "subprocess": f"{_HERE}.subprocess_env_manager:SubprocessEnvManager",
         "sync_subprocess": f"{_HERE}.subprocess_env_manager:SyncSubprocessEnvManager",
+        "vector": f"{_HERE}.vector_env_manager:VectorEnvManager",
     },
 )
 

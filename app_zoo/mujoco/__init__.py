@@ -1,0 +1,1 @@
+"""Robots in the MuJoCo simulator."""
