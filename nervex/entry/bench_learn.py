@@ -31,7 +31,6 @@ from nervex.entry.run_result import RunResult
 from nervex.entry.serial_entry import serial_pipeline
 from nervex.entry.serial_parts import build_evaluator
 from nervex.torch_utils.checkpoint import CheckpointManager
-from nervex.torch_utils.state_files import read_manifest
 from nervex.utils.errors import ConfigError, RunFolderError
 from nervex.utils.files import atomic_write_text
 from nervex.worker.monitor.jsonl_sink import read_metrics
@@ -212,29 +211,21 @@ def _run_seed(bench: Bench, seed: int, show: bool) -> Record | None:
         name=bench.name, seed=seed, env=str(result["env"]),
         curve=tuple(_point(row) for row in rows), final=_final_evaluation(bench, compiled, outcome),
         env_step=result["env_step"], train_iter=result["train_iter"], wall_s=result["wall_s"], cpu_s=result["cpu_s"],
-        bar=None if math.isinf(bench.bar) else bench.bar, solved_env_step=_solved_env_step(rows, bench.bar),
+        bar=None if math.isinf(bench.bar) else bench.bar, solved_env_step=result["solved_env_step"],
         config_hash=bench.hash, overrides=bench.overrides, config=compiled.cfg.to_dict(), sessions=tuple(sessions),
         started=sessions[0]["started"], finished=_now(),
     )  # fmt: skip
 
 
 def _train(bench: Bench, seed: int, run_dir: Path, show: bool) -> RunResult | None:
-    """Runs the pipeline up to its confirmed solution and from there, without a bar, to the end of the budget; goes on
-    where an earlier process stopped."""
-    bar = math.inf if _is_solved(run_dir, bench.bar) else bench.bar
-    while True:
-        source = apply_overrides(bench.source, [f"seed={seed}"])
-        source.data["evaluator"] = {**(source.data.get("evaluator") or {}), "stop_val": bar}
-        resume = _has_checkpoint(run_dir)
-        if not resume:
-            _remove_empty_run(run_dir)
-        outcome = serial_pipeline(source, run_dir=run_dir, resume=resume, show=show)
-        reason = outcome.result["stop_reason"]
-        if reason == "interrupted":
-            return None
-        if reason != "stop_val":
-            return outcome
-        bar = math.inf
+    """Runs the pipeline to the end of the budget, or the rest of it, whether or not the bar is reached on the way."""
+    source = apply_overrides(bench.source, [f"seed={seed}"])
+    source.data["evaluator"] = {**(source.data.get("evaluator") or {}), "stop": False}
+    resume = _has_checkpoint(run_dir)
+    if not resume:
+        _remove_empty_run(run_dir)
+    outcome = serial_pipeline(source, run_dir=run_dir, resume=resume, show=show)
+    return None if outcome.result["stop_reason"] == "interrupted" else outcome
 
 
 def _begin_session(bench: Bench, seed: int, run_dir: Path) -> list[dict[str, Any]]:
@@ -277,23 +268,6 @@ def _remove_empty_run(run_dir: Path) -> None:
         folder.lock()  # refuses when another process is about to write the first checkpoint
         folder.close()
         shutil.rmtree(run_dir)
-
-
-def _is_solved(run_dir: Path, bar: float) -> bool:
-    """Whether a run was solved before its newest checkpoint. What came after that is done again."""
-    metrics = run_dir / "metrics.jsonl"
-    latest = CheckpointManager(run_dir / "checkpoints").latest()
-    if latest is None or not metrics.exists():
-        return False
-    step = _solved_env_step(read_metrics(metrics), bar)
-    return step is not None and step < read_manifest(latest)["metadata"]["env_step"]
-
-
-def _solved_env_step(rows: Iterable[dict[str, Any]], bar: float) -> int | None:
-    """Returns the env step of the first evaluation at the bar. While the bar is set, an evaluation is written down only
-    after fresh episodes have confirmed it, so that the first one at the bar is a confirmed one."""
-    evaluated = (row for row in rows if row.get("eval_return") is not None)
-    return next((int(row["env_step"]) for row in evaluated if row["eval_return"] >= bar), None)
 
 
 def _final_evaluation(bench: Bench, compiled: CompiledConfig, outcome: RunResult) -> Point:

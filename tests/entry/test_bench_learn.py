@@ -96,12 +96,6 @@ def test_a_bar_out_of_reach_is_never_solved(tmp_path: Path) -> None:
     assert none.solved_env_step is None and none.bar is None
 
 
-def test_a_bar_below_zero_is_solved_at_zero() -> None:
-    rows = [{"env_step": 0, "eval_return": None}, {"env_step": 5, "eval_return": -2.0},
-            {"env_step": 9, "eval_return": 0.0}]  # fmt: skip
-    assert module._solved_env_step(rows, -1) == 9
-
-
 def test_a_recorded_seed_is_not_run_twice(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("trained again")

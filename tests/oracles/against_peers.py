@@ -1,6 +1,6 @@
 """Points the policy-gradient oracles at functions of other libraries, and prints how far they are apart.
 
-    python tests/oracles/against_peers.py
+    PYTHONPATH=tests python -m oracles.against_peers
 
 A library that is not installed is named and left out; README.md beside this file says how to install them. The rows are
 random lanes with next-step autoreset (a dummy row after each end). What a library is given is in its own layout: its
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import policy_gradient as oracle
+from oracles import policy_gradient as oracle
 
 GAMMA, LAMBDA, TOTAL, LANES = 0.95, 0.9, 24, 60
 
@@ -144,11 +144,12 @@ def stable_baselines3_cases() -> list[Case]:
 
         return found
 
-    name, call = "stable-baselines3", "RolloutBuffer.compute_returns_and_advantage"
+    # compute_returns_and_advantage; its PPO adds γ·V(final observation) to the reward at a time limit beforehand
+    name = "stable-baselines3"
     return [
-        Case(name, f"{call}, as its PPO calls it (γ·V(final) added to the reward)", "GAE", gae(True, "GAE")),
-        Case(name, f"{call}.returns, as its PPO calls it", "λ-return", gae(True, "λ-return")),
-        Case(name, f"{call}, rewards as they are", "GAE", gae(False, "GAE")),
+        Case(name, "RolloutBuffer.advantages, γ·V(final) in the reward", "GAE", gae(True, "GAE")),
+        Case(name, "RolloutBuffer.returns, γ·V(final) in the reward", "λ-return", gae(True, "λ-return")),
+        Case(name, "RolloutBuffer.advantages, rewards as they are", "GAE", gae(False, "GAE")),
     ]
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import tiny_tasks as tiny
 import torch
 from oracles import continuous_update as oracle
 from torch import nn
@@ -112,3 +113,24 @@ def seeded_noise(seed, *shapes):
 def mean_priority(errors):
     """|δ| averaged over the critics, from the oracle's [C][B]."""
     return [math.fsum(abs(e) for e in column) / len(column) for column in zip(*errors, strict=True)]
+
+
+def small_run(policy_type, task, steps, **changes):
+    """Returns the configuration of a run of two seconds on a tiny task; ``changes`` as for ``tiny_config``."""
+    base = {
+        "policy__model__hidden_dim_list": [32], "policy__learn__batch_size": 64, "policy__learn__learning_rate": 0.003,
+        "policy__learn__train_step": 2, "policy__learn__algo__target_theta": 0.05, "actor__random_collect_size": 200,
+        "evaluator__n_episode": 4, "max_env_step": steps, **changes,
+    }  # fmt: skip
+    return tiny.tiny_config(task, policy_type, **base)
+
+
+def learned(policy):
+    """Returns what a policy made of a task with targets: its values of its own actions [17] (the first critic's), and
+    the mean distance of those actions from the best ones (0.2 if it always acts 0)."""
+    x = torch.linspace(-0.8, 0.8, 17)[:, None]
+    with torch.no_grad():
+        action = act(policy.eval_mode, x)
+        q_value = policy.model({"obs": x, "action": action}, mode="compute_q")["q_value"]
+    error = np.abs(action.numpy() - tiny.target_action(x.numpy())).mean()
+    return q_value[0] if q_value.dim() == 2 else q_value, error

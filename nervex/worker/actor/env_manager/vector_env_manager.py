@@ -148,7 +148,7 @@ class VectorEnvManager(EnvManager):
         """Moves the lanes on to their next episodes and returns the seeds of these."""
         seed = self._seeds_ahead(lane_id)
         self._blocks.progress[lane_id, 0] = self._next_episode[lane_id]
-        self._next_episode += 1
+        self._next_episode[lane_id] += 1
         return seed
 
     def _seeds_ahead(self, lane_id: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def test_the_engine_gets_seeds_where_episodes_begin(make):
         step_all(manager)
     manager.step_block(np.zeros(1, np.int64), np.array([1]))
     first = episode_seed(40, 1)
+    assert manager._blocks.progress.tolist() == [[1, 1], [1, 0]]  # episode, step
     vector = manager._vector
     assert vector.calls == [
         ([0, 1], [ACT] * 2),
@@ -67,20 +68,23 @@ class LifeVector(VectorEnv):
 
     def __init__(self, num):
         self.state, self.clock = np.zeros(num, np.int64), np.zeros(num, np.int64)
+        self.over = np.zeros(num, bool)
         self.drift = 0
 
     def reset(self, seed, out):
-        self.state[:], self.clock[:] = seed % 1000, 0
+        self.state[:], self.clock[:], self.over[:] = seed % 1000, 0, False
         out[:, 0] = self.state
 
     def step(self, action, lane_id, seed, out):
         begins = seed != ACT
+        assert (begins == self.over[lane_id]).all()  # what an ended lane would do with an action is not defined
         fresh = begins & (self.clock[lane_id] == 6)
         self.state[lane_id] += np.where(begins, 0, action) + self.drift
         self.state[lane_id[fresh]], self.clock[lane_id[fresh]] = seed[fresh] % 1000, 0
         self.clock[lane_id] += ~begins
         out[lane_id, 0] = self.state[lane_id]
         ended = ~begins & (self.clock[lane_id] % 3 == 0)
+        self.over[lane_id] = ended
         info = {row: {} for row in np.flatnonzero(ended).tolist()}
         score = self.clock[lane_id].astype(float)
         return VectorStep(np.where(begins, 0.0, 1.0), ended, np.zeros_like(ended), score, begins & ~fresh, info)
@@ -131,6 +135,19 @@ def test_episodes_that_go_on_in_a_game_are_restored():
             step_all(manager, 1)
         LifeEnv.made[0].drift = 1
         with pytest.raises(CheckpointError, match="env 0 does not come back to its saved state"):
+            manager.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("step", [1, 3], ids=["a beginning within a life", "an action after a life"])
+def test_a_state_that_the_engine_cannot_have_been_in(step):
+    with lives() as manager:
+        for _ in range(5):
+            step_all(manager)
+        saved = copy.deepcopy(manager.state_dict())
+        manager.load_state_dict(saved)
+        assert saved["lanes"][1]["begins"].tolist() == [False, False, False, True, False]
+        saved["lanes"][1]["begins"][step] ^= True
+        with pytest.raises(CheckpointError, match="env 1 does not come back to its saved state"):
             manager.load_state_dict(saved)
 
 
