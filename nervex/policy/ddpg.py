@@ -108,7 +108,7 @@ class DDPGPolicy(CommonPolicy):
 
     def _forward_collect(self, data_id: Any, data: dict[str, Any]) -> dict[str, Any]:
         """Returns ``action`` float [b, A], with noise, for obs [b, ...]."""
-        return self._collect_agent.forward(data)
+        return self._collect_agent.forward(data, data_id=data_id)
 
     def _init_eval(self) -> None:
         self._eval_agent = acting_agent(self._model, None if self._cfg.eval.deterministic else self._cfg.collect)
