@@ -207,8 +207,8 @@ def _fill_model(
     for key, value in dims.items():
         if value is not None and key in model and _as_shape(model[key]) != _as_shape(value):
             what = "observations" if key == "obs_dim" else "actions"
-            fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} of {value}; leave the key out, "
-                 "it is filled in from the env")  # fmt: skip
+            fail(source, ("policy", "model", key), f"is {model[key]}, the env has {what} of {value}; leave the "
+                 "key out, it is filled in from the env")  # fmt: skip
     known = {k: v for k, v in dims.items() if v is not None}
     if "obs_dim" not in known and "obs_dim" not in model and model_type is None:
         fail(source, ("env",), f"has observations of several parts ({', '.join(spec_tree(info.obs_space))}), which the "

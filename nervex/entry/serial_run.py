@@ -24,7 +24,8 @@ _logger = logging.getLogger("nervex")
 class SerialRun:
     """Joins the parts of a run.
 
-    One loop is: settings from the command, then collecting and learning (``nervex.entry.learning``); every ``eval_freq`` loops it begins with an evaluation. Checkpoints are taken between loops.
+    One loop is: settings from the command, then collecting and learning (``nervex.entry.learning``); every
+    ``eval_freq`` loops it begins with an evaluation. Checkpoints are taken between loops.
 
     Args:
         compiled: the configuration.

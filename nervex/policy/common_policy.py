@@ -22,6 +22,10 @@ class CommonPolicy(Policy):
     _collect_agent: Agent
     _eval_agent: Agent
 
+    def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
+        """Returns a network of the given class, or of the policy's own, with the arguments in ``cfg.model``."""
+        return (model_type or self.model_class(cfg))(**cfg.model)
+
     def _data_preprocess_learn(self, data: Any) -> dict[str, Any]:
         """Returns the batch on the model's device, with ``weight`` (None when absent) and ``ignore_done`` applied.
 

@@ -25,7 +25,12 @@ from nervex.model.discrete_net import ConvDiscreteNet, FCDiscreteNet
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import (
-    CollectConfig, EpsCommandConfig, EpsEvalConfig, LearnConfig, NStepAlgo, PolicyConfig,
+    CollectConfig,
+    EpsCommandConfig,
+    EpsEvalConfig,
+    LearnConfig,
+    NStepAlgo,
+    PolicyConfig,
 )  # fmt: skip
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.rl_utils.td import q_nstep_td_data, q_nstep_td_error_per_sample
@@ -159,9 +164,6 @@ class DQNPolicy(CommonPolicy):
         """Returns the convolutional network for images [C, H, W], the fully connected one for vectors."""
         obs_dim = cfg["model"].get("obs_dim", 0)
         return ConvDiscreteNet if isinstance(obs_dim, list | tuple) and len(obs_dim) == 3 else FCDiscreteNet
-
-    def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
-        return (model_type or self.model_class(cfg))(**cfg.model)
 
 
 register_policy("dqn", DQNPolicy)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nervex.agent.agent import Agent
 from nervex.config.schema import option
@@ -29,7 +28,12 @@ from nervex.model.discrete_net import ConvRDiscreteNet, FCRDiscreteNet
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import (
-    CollectConfig, EpsCommandConfig, EpsEvalConfig, LearnConfig, NStepAlgo, PolicyConfig,
+    CollectConfig,
+    EpsCommandConfig,
+    EpsEvalConfig,
+    LearnConfig,
+    NStepAlgo,
+    PolicyConfig,
 )  # fmt: skip
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.rl_utils.sequence_td import nstep_sequence_target, sequence_priority
@@ -203,9 +207,6 @@ class R2D2Policy(CommonPolicy):
         """Returns the convolutional network for images [C, H, W], the fully connected one for vectors."""
         obs_dim = cfg["model"].get("obs_dim", 0)
         return ConvRDiscreteNet if isinstance(obs_dim, list | tuple) and len(obs_dim) == 3 else FCRDiscreteNet
-
-    def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
-        return (model_type or self.model_class(cfg))(**cfg.model)
 
 
 def _later(column: Any, rows: int) -> Any:

@@ -27,7 +27,13 @@ from nervex.model.discrete_net import NoiseDistributionConvDiscreteNet, NoiseDis
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import (
-    CollectConfig, EpsCommandConfig, EpsConfig, EpsEvalConfig, LearnConfig, NStepAlgo, PolicyConfig,
+    CollectConfig,
+    EpsCommandConfig,
+    EpsConfig,
+    EpsEvalConfig,
+    LearnConfig,
+    NStepAlgo,
+    PolicyConfig,
 )  # fmt: skip
 from nervex.rl_utils.dist_td import dist_nstep_td_data, dist_nstep_td_error_per_sample
 from nervex.rl_utils.exploration import epsilon_greedy
@@ -185,9 +191,6 @@ class RainbowDQNPolicy(CommonPolicy):
         obs_dim = cfg["model"].get("obs_dim", 0)
         image = isinstance(obs_dim, list | tuple) and len(obs_dim) == 3
         return NoiseDistributionConvDiscreteNet if image else NoiseDistributionFCDiscreteNet
-
-    def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
-        return (model_type or self.model_class(cfg))(**cfg.model)
 
 
 register_policy("rainbow_dqn", RainbowDQNPolicy)

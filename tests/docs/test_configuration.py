@@ -1,129 +1,75 @@
-"""The tables of docs/configuration.md are those of the dataclasses.
+"""The tables of the documentation are those of the code.
 
-Run as a script with ``--write`` (python tests/docs/test_configuration.py --write) to bring the page up to date.
+Run as a script with ``--write`` (python tests/docs/test_configuration.py --write) to bring the pages up to date.
 """
 
-import dataclasses
-import inspect
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from page_tables import APPS, LEDGER, POLICIES, ROOT, TABLE, Maker, page_tables, rendered
 
+import page_tables as module
 from nervex.config import describe
-from nervex.data.replay import ReplayConfig
-from nervex.entry.sections import CommonConfig, EnvConfig, MainConfig
-from nervex.envs.gymnasium_env import GymnasiumEnvConfig
-from nervex.model.discrete_net import DiscreteNet
-from nervex.policy.config import PolicyConfig
-from nervex.policy.dqn import DQNConfig
-from nervex.worker.actor.env_manager.env_manager import EnvManager
-from nervex.worker.actor.env_manager.subprocess_env_manager import SubprocessEnvManager
-from nervex.worker.actor.serial_actor import ActorConfig
-from nervex.worker.actor.serial_evaluator import EvaluatorConfig
-from nervex.worker.learner.base_learner import LearnerConfig
+from nervex.entry.ledger import Point, Record, write_record
+from nervex.entry.sections import MainConfig
+from nervex.policy.base_policy import POLICY_REGISTRY
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
-TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-_MANAGER_OPTIONS = ("step_timeout_s", "reset_timeout_s", "wait_num", "close_timeout_s")
+TABLES = page_tables()
+CASES = [(page, name) for page, makers in TABLES.items() for name in makers]
 
 
-def markdown(rows: Iterable[tuple[str, ...]]) -> str:
-    """Returns a table of which the first row is the head."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * lines[0].count(" | ") + "---|", *lines[1:]]) + "\n"
+@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_page_has_every_table(page: Path) -> None:
+    assert [match[2] for match in TABLE.finditer(page.read_text(encoding="utf-8"))] == list(TABLES[page])
 
 
-def schema(cls: type, *path: str, without: Iterable[str] = (), empty: tuple[type, ...] = ()) -> str:
-    """Returns the options of a schema as a table; those named ``without``, or that ``empty`` holds too, left out."""
-    others = [row for other in empty for row in describe(other, path)]
-    rows: list[tuple[str, ...]] = [("key", "type", "default", "unit", "meaning")]
-    for row in describe(cls, path):
-        if row["path"] not in without and row not in others:
-            kind = f"{row['type']}, {row['constraint']}" if row["constraint"] else row["type"]
-            default = {"": "`''`", "required": "required"}.get(row["default"], f"`{row['default']}`")
-            rows.append((f"`{row['path']}`", kind.replace("None", "null"), default, row["unit"], _phrase(row["doc"])))
-    return markdown(rows)
-
-
-def _phrase(text: str) -> str:
-    """Takes the full stop and the capital of a sentence away; a name such as CartPole-v1 keeps its capital."""
-    lower = text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
-    return lower.rstrip(".")
-
-
-def arguments(functions: Iterable[Any], names: Iterable[str] | None = None) -> str:
-    """Returns keyword arguments as a table: defaults from the signatures, meanings from the docstrings."""
-    rows = [("key", "default", "meaning")]
-    seen = set()
-    for function in functions:
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name in seen or (names is not None and name not in names):
-                continue
-            seen.add(name)
-            default = parameter.default
-            text = "from the env" if default is inspect.Parameter.empty else f"`{_yaml(default)}`"
-            rows.append((f"`{name}`", text, _argument_doc(function, name)))
-    return markdown(rows)
-
-
-def _yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def _argument_doc(function: Any, name: str) -> str:
-    match = re.search(rf"^ +{name}: (.*?)(?=\n +\w+(?:, \w+)*: |\n\n|\Z)", inspect.getdoc(function) or "", re.M | re.S)
-    assert match is not None, f"{function} documents no argument {name}"
-    text = " ".join(match[1].split()).rstrip(".").replace("``", "`")
-    return text
-
-
-def tables() -> dict[str, str]:
-    """Returns the tables of the page by name."""
-    sections = [f.name for f in dataclasses.fields(MainConfig) if f.name in ("env", "policy", "command")]
-    nested = [row["path"] for row in describe(MainConfig) if "." in row["path"]]
-    return {
-        "top": schema(MainConfig, without=[*sections, *nested]),
-        "common": schema(CommonConfig, "common"),
-        "env": schema(EnvConfig, "env"),
-        "gymnasium": schema(GymnasiumEnvConfig, "env"),
-        "manager": arguments([EnvManager, SubprocessEnvManager], _MANAGER_OPTIONS),
-        "policy": schema(PolicyConfig, "policy"),
-        "dqn": schema(DQNConfig, "policy", empty=(PolicyConfig,)),
-        "model": arguments([DiscreteNet]),
-        "replay_buffer": schema(ReplayConfig, "replay_buffer"),
-        "actor": schema(ActorConfig, "actor"),
-        "evaluator": schema(EvaluatorConfig, "evaluator"),
-        "learner": schema(LearnerConfig, "learner"),
-    }
-
-
-def rendered(page: str) -> str:
-    """Returns the page with the tables of now."""
-    now = tables()
-    return TABLE.sub(lambda match: match[1] + now[match[2]] + match[3], page)
-
-
-def test_the_page_has_every_table() -> None:
-    assert [match[2] for match in TABLE.finditer(PAGE.read_text(encoding="utf-8"))] == list(tables())
-
-
-@pytest.mark.parametrize("name", tables())
-def test_table_is_up_to_date(name: str) -> None:
-    shown = {match[2]: match[0] for match in TABLE.finditer(PAGE.read_text(encoding="utf-8"))}[name]
-    assert rendered(shown) == shown, "run: python tests/docs/test_configuration.py --write"
+@pytest.mark.parametrize(("page", "name"), CASES, ids=[f"{page.parent.name}-{page.stem}-{n}" for page, n in CASES])
+def test_table_is_up_to_date(page: Path, name: str) -> None:
+    shown = {match[2]: match[0] for match in TABLE.finditer(page.read_text(encoding="utf-8"))}[name]
+    assert rendered(shown, TABLES[page]) == shown, "run: python tests/docs/test_configuration.py --write"
 
 
 def test_every_section_is_on_the_page() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     missing = [row["path"] for row in describe(MainConfig) if f"`{row['path']}" not in page]
     assert missing == []
 
 
+def test_every_built_in_policy_and_every_app_has_a_page() -> None:
+    assert sorted(POLICIES) == sorted(n for n in POLICY_REGISTRY.names() if n in POLICY_REGISTRY._builtin)
+    apps = [path.name for path in (ROOT / "app_zoo").iterdir() if path.is_dir() and list(path.rglob("*.py"))]
+    assert sorted(APPS) == sorted(apps)
+
+
+def record(seed: int, mean: float, solved: int | None = None) -> Record:
+    machine = {"cpu": "A processor", "cores": 2, "accelerator": None}
+    return Record(
+        name="task", seed=seed, env="Task-v0", curve=(), final=Point(1000, mean, 100), env_step=1000, wall_s=7.0,
+        cpu_s=6.0, bar=10.0, solved_env_step=solved, sessions=({"machine": machine},),
+    )  # fmt: skip
+
+
+def test_results_that_came_later_do_not_count_until_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEDGER", tmp_path)
+    assert LEDGER != tmp_path
+    makers: dict[str, Maker] = {"measured": lambda shown: module._measured_table(["task", "other"], shown)}
+    page = "<!-- table: measured -->\n<!-- end of table -->"
+    empty = rendered(page, makers, fresh=True)
+    assert "| task | none yet |" in empty
+    for seed, mean in ((0, 12.0), (1, 8.0)):
+        write_record(tmp_path / "task" / f"seed_{seed}.json", record(seed, mean, 500 if mean > 10 else None))
+    assert rendered(empty, makers) == empty
+    full = rendered(empty, makers, fresh=True)
+    assert "](../../benchmarks/ledger/task/) | 0, 1 | 10.0 | 10.0 | 1 of 2 | 500 | 7 | 2 cores, A processor |" in full
+    write_record(tmp_path / "task" / "seed_2.json", record(2, 20.0))
+    assert rendered(full, makers) == full
+    write_record(tmp_path / "task" / "seed_0.json", record(0, 13.0, 500))  # a figure on the page has changed
+    assert rendered(full, makers) != full
+
+
 if __name__ == "__main__" and "--write" in sys.argv:
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, makers_of_page in TABLES.items():
+        path.write_text(rendered(path.read_text(encoding="utf-8"), makers_of_page, fresh=True), encoding="utf-8")
