@@ -28,7 +28,9 @@ class EnvConfig:
 
     env_type: str = option(doc="registered name of the env")
     import_names: list[str] = option(default_factory=list, doc="modules, or files beside the YAML, to import first")
-    env_manager_type: str = option("base", doc="base (in process), sync_subprocess, or subprocess (asynchronous)")
+    env_manager_type: str = option(
+        "base", doc="base (in process), vector (the env's native one), sync_subprocess, or subprocess (asynchronous)"
+    )
     actor_env_num: int = option(8, ge=1, unit="envs", doc="that collect")
     evaluator_env_num: int = option(5, ge=1, unit="envs", doc="that evaluate")
     manager: dict[str, Any] = option(default_factory=dict, doc="further options of the env manager")

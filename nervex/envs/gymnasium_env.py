@@ -13,6 +13,8 @@ from nervex.config.schema import build, option
 from nervex.config.source import ConfigSource
 from nervex.envs.base_env import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo
 from nervex.envs.gymnasium_spaces import action_codec, observation_codec
+from nervex.envs.gymnasium_vector import gymnasium_vector
+from nervex.envs.vector_env import VectorEnv
 from nervex.utils.errors import ConfigError, EnvFault, MissingExtraError, did_you_mean
 
 # Keys of the env section that are not the env's own.
@@ -75,6 +77,17 @@ class GymnasiumEnv(BaseEnv):
         self._decode: Callable[[Any], Any]
         self._seed: int | None = None
         self._return = 0.0
+
+    @classmethod
+    def create_vector(cls, cfgs: list[dict[str, Any]]) -> VectorEnv:
+        """Returns Gymnasium's own vector of the env, for the ids that have one.
+
+        Raises:
+            ConfigError: the id has none, or the configuration asks for what it cannot do.
+        """
+        envs = [cls(cfg) for cfg in cfgs]
+        cfg = envs[0]._cfg
+        return gymnasium_vector(envs[0].env_id, len(envs), cfg["make_kwargs"], cfg["wrappers"])
 
     @property
     def env_id(self) -> str:

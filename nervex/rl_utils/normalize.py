@@ -44,7 +44,7 @@ def normalize_advantage(adv: Tensor, valid: Tensor | None = None, eps: float = 1
         check_shape("normalize_advantage", "valid", valid, tuple(adv.shape))
         weight = valid.to(adv.dtype)
         adv = adv.masked_fill(weight == 0, 0)
-    total, count = weight.sum().clamp(min=eps), (weight > 0).sum()
+    total, count = weight.sum().clamp(min=torch.finfo(adv.dtype).tiny), (weight > 0).sum()
     mean = (weight * adv).sum() / total
     centered = torch.where(weight > 0, adv - mean, 0)
     variance = (weight * centered.square()).sum() / total * count / (count - 1).clamp(min=1)

@@ -1,14 +1,21 @@
-"""Links and file names in the documentation lead somewhere."""
+"""Links, file names and names of code in the documentation lead somewhere."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "app_zoo").rglob("*.md")),
+]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:nervex|app_zoo|tests|docs|benchmarks)/[\w./-]*)`")
+DEFINED = re.compile(r"\[`([\w.]+)`\]\(([^)\s]+\.py)\)")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,21 +38,46 @@ def broken(page: Path) -> list[str]:
         path = (page.parent / file).resolve() if file else page
         if not path.exists() or (anchor and anchor not in anchors(path)):
             found.append(target)
-    return found + [name for name in NAMED.findall(prose(page)) if not (ROOT / name).exists()]
+    found += [name for name in NAMED.findall(prose(page)) if not (ROOT / name).exists()]
+    return found + [f"{file}: {name}" for name, file in DEFINED.findall(prose(page)) if not is_defined(page, file, name)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def is_defined(page: Path, file: str, name: str) -> bool:
+    """Whether a link whose text is a name of code leads to the module that defines it."""
+    path = (page.parent / file).resolve()
+    return name.endswith(".py") or not path.exists() or name in names_in(path)
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    """Returns the functions, classes and methods (``Class.method``) that a module defines."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken(page) == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    targets = {target.partition("#")[0] for target in LINK.findall(prose(ROOT / "README.md"))}
-    pages = {page.relative_to(ROOT).as_posix() for page in PAGES} - {"README.md"}
-    assert pages <= targets
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        links = {(page.parent / target.partition("#")[0]).resolve() for page in new for target in LINK.findall(prose(page))}
+        new = {page for page in PAGES if page in links} - reached
+    assert set(PAGES) - reached == set()
 
 
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Head\n[a](#head) [b](#foot) [c](other.md) `nervex/nothing.py` https://x.org", encoding="utf-8")
-    assert broken(page) == ["#foot", "other.md", "nervex/nothing.py"]
+    (tmp_path / "code.py").write_text("class A:\n    def run(self): ...", encoding="utf-8")
+    page.write_text(
+        "# Head\n[a](#head) [b](#foot) [c](other.md) `nervex/nothing.py` https://x.org [`A.run`](code.py) [`b`](code.py)",
+        encoding="utf-8",
+    )
+    assert broken(page) == ["#foot", "other.md", "nervex/nothing.py", "code.py: b"]

@@ -404,7 +404,7 @@ def test_wrong_config(cfg, message):
     ("cfg", "error", "message"),
     [
         ({"env_id": "CartPol-v1"}, ConfigError, "unknown env.env_id 'CartPol-v1'; did you mean 'CartPole-v1'"),
-        ({"env_id": "Foo/Bar-v0"}, ConfigError, "unknown env.env_id 'Foo/Bar-v0' .*'module:id'"),
+        ({"env_id": "Foo/Bar-v0"}, ConfigError, "unknown env.env_id 'Foo/Bar-v0'.*'module:id'"),
         ({"env_id": "no_such_pkg:Foo-v0"}, ConfigError, "cannot import the module 'no_such_pkg'"),
         ({"env_id": "a b"}, ConfigError, "env 'a b' cannot be made"),
         ({"env_id": "Pendulum-v0"}, ConfigError, "Please use `Pendulum-v1` instead"),

@@ -76,6 +76,7 @@ class TestNormalizeAdvantage:
     def test_one_row_or_none_is_zero(self, valid):
         assert normalize_advantage(torch.tensor([5.0, 7.0]), valid).tolist() == [0, 0]
         assert normalize_advantage(torch.tensor([5.0])).tolist() == [0]
+        assert normalize_advantage(torch.tensor([5.0, 7.0]), torch.zeros(2), eps=1e-30).tolist() == [0, 0]
 
     def test_equal_advantages_are_zero(self):
         assert normalize_advantage(torch.full((4,), 3.0)).tolist() == [0] * 4

@@ -28,7 +28,7 @@ class Consoles:
     A console draws the number of no-ops and the sticky actions from its seed, and is only seeded by loading its ROM
     anew, which takes 90 ms. A second console per lane does that in the background once the next seed is announced.
 
-    The step that ends a game, or reaches its time limit, stops ``ale_py`` before it has looked at the screen: its newest
+    The step that ends a game, or reaches its time limit, stops ``ale_py`` before it has seen the screen: its newest
     frame is the one from two frames earlier, or that of the step before.
 
     Args:

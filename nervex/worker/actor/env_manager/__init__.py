@@ -14,6 +14,7 @@ __getattr__, __dir__ = lazy_exports(
         "StepBlock": f"{_HERE}.blocks",
         "SubprocessEnvManager": f"{_HERE}.subprocess_env_manager",
         "SyncSubprocessEnvManager": f"{_HERE}.subprocess_env_manager",
+        "VectorEnvManager": f"{_HERE}.vector_env_manager",
         "create_env_manager": f"{_HERE}.registry",
     },
 )
