@@ -1,11 +1,10 @@
 """Links, file names and names of code in the documentation lead somewhere."""
 
-import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
+from code_names import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -39,24 +38,15 @@ def broken(page: Path) -> list[str]:
         if not path.exists() or (anchor and anchor not in anchors(path)):
             found.append(target)
     found += [name for name in NAMED.findall(prose(page)) if not (ROOT / name).exists()]
-    return found + [f"{file}: {name}" for name, file in DEFINED.findall(prose(page)) if not is_defined(page, file, name)]
+    return found + [
+        f"{file}: {name}" for name, file in DEFINED.findall(prose(page)) if not is_defined(page, file, name)
+    ]
 
 
 def is_defined(page: Path, file: str, name: str) -> bool:
     """Whether a link whose text is a name of code leads to the module that defines it."""
     path = (page.parent / file).resolve()
-    return name.endswith(".py") or not path.exists() or name in names_in(path)
-
-
-@cache
-def names_in(path: Path) -> set[str]:
-    """Returns the functions, classes and methods (``Class.method``) that a module defines."""
-    names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
-    return names
+    return name.endswith(".py") or not path.exists() or name in definitions(path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -68,7 +58,9 @@ def test_every_page_is_reached_from_the_readme() -> None:
     reached, new = set(), {ROOT / "README.md"}
     while new:
         reached |= new
-        links = {(page.parent / target.partition("#")[0]).resolve() for page in new for target in LINK.findall(prose(page))}
+        links = {
+            (page.parent / target.partition("#")[0]).resolve() for page in new for target in LINK.findall(prose(page))
+        }
         new = {page for page in PAGES if page in links} - reached
     assert set(PAGES) - reached == set()
 

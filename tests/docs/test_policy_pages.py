@@ -1,13 +1,11 @@
 """The pages of the policies say what their code does: functions, quoted lines, metrics."""
 
-import ast
 import copy
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from code_names import definitions
 from page_tables import POLICIES, ROOT
 from policy.policy_cases import CASES, collected
 
@@ -15,7 +13,9 @@ from nervex.config.source import ConfigSource
 from nervex.entry.compile_config import compile_config
 
 FOLDER = ROOT / "docs" / "policies"
-EQUATION = re.compile(r"^\| (?P<equation>.+?) \| \[`(?P<name>[\w.]+)`\]\((?P<file>\S+\.py)\) \| (?P<lines>.+) \|$", re.M)
+EQUATION = re.compile(
+    r"^\| (?P<equation>.+?) \| \[`(?P<name>[\w.]+)`\]\((?P<file>\S+\.py)\) \| (?P<lines>.+) \|$", re.M
+)
 METRIC = re.compile(r"^\| `(\w+)` \| ", re.M)
 HEADS = ["Papers", "Equations", "Run it", "Configuration", "Metrics", "Recipes and results"]
 SWITCHES = {"impala": {"upgo": True}, "ppo": {"target_kl": 1e-9}}  # that report metrics of their own
@@ -29,19 +29,6 @@ def section(page: str, head: str) -> str:
     return page.partition(f"\n## {head}\n")[2].partition("\n## ")[0]
 
 
-@cache
-def sources(path: Path) -> dict[str, str]:
-    """Returns name -> source of the functions, classes and methods (``Class.method``) of a module."""
-    text = path.read_text(encoding="utf-8")
-    found = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found[node.name] = node
-            if isinstance(node, ast.ClassDef):
-                found |= {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, ast.FunctionDef)}
-    return {name: ast.get_source_segment(text, node) or "" for name, node in found.items()}
-
-
 def squeezed(code: str) -> str:
     """Code without what a formatter may change."""
     return re.sub(r"\s", "", code).replace(",)", ")")
@@ -52,7 +39,7 @@ def wrong_quotes(page: str) -> list[str]:
     wrong = []
     for row in EQUATION.finditer(page):
         path = (FOLDER / row["file"]).resolve()
-        source = sources(path).get(row["name"]) if path.exists() else None
+        source = definitions(path).get(row["name"]) if path.exists() else None
         if source is None:
             wrong.append(f"{row['file']}: {row['name']}")
             continue

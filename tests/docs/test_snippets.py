@@ -1,9 +1,10 @@
-"""Every example of README.md and docs/ runs.
+"""Every example of README.md, docs/ and the READMEs of app_zoo/ runs.
 
 The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
 `name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as. What ``print(...)  # text`` prints
-must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode.
+must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode, one pass over
+each rollout, and short episodes of few envs where a step is slow.
 """
 
 import importlib
@@ -35,7 +36,11 @@ from nervex.utils.import_helper import import_names
 from nervex.worker.learner.hooks import HOOK_REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "app_zoo").rglob("*.md")),
+]
 REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"as\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
@@ -154,9 +159,26 @@ def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], Confi
         source.data["max_env_step"] = int(min(wanted, 100 + wanted / 400))  # a larger budget stays a larger one
         evaluator = source.data.setdefault("evaluator", {})
         evaluator["n_episode"] = evaluator["confirm_episode"] = 1
+        actor = source.data.setdefault("actor", {})
+        actor["random_collect_size"] = min(actor.get("random_collect_size", 0), 64)
+        if source.data["policy"].get("policy_type") in ("a2c", "ppo", "impala"):
+            source.data["policy"].setdefault("learn", {})["epoch_per_collect"] = 1
+        shrink_slow(source.data)
         return source
 
     return short
+
+
+def shrink_slow(data: dict[str, Any]) -> None:
+    """Makes episodes short and the network small where an env step or an update takes long."""
+    env, policy = data["env"], data["policy"]
+    if env.get("env_type") == "atari":
+        env |= {"max_episode_frames": 80, "noop_max": 1, "actor_env_num": 2, "evaluator_env_num": 1}
+        policy["model"] |= {"embedding_dim": 16}
+        policy["collect"]["traj_len"] = 16
+    if env.get("env_type") == "mujoco":
+        env |= {"make_kwargs": {"max_episode_steps": 50}, "evaluator_env_num": 1}
+        policy["model"] |= {"hidden_dim_list": [16]}
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +195,7 @@ def cheap_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_examples_run(path: Path) -> None:
     page = Page(path)
     for block in blocks(path):
