@@ -115,7 +115,7 @@ def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int) ->
     _fill_lr_schedule(main)
     schedule = learn["lr_schedule"]
     if schedule["type"] == "exp" and schedule["end_factor"] == 0:
-        fail(source, ("policy", "learn", "lr_schedule", "end_factor"), "is 0, which an exponential decay never reaches; "
+        fail(source, ("policy", "learn", "lr_schedule", "end_factor"), "is 0, which no exponential decay reaches; "
              "expected above 0, such as 0.01")  # fmt: skip
     if all(math.isinf(main[k]) for k in ("max_env_step", "max_train_iter", "max_wall_s")) and math.isinf(
         main["evaluator"]["stop_val"]

@@ -28,7 +28,8 @@ def last_obs(row_num, lane_num, first=0):
 
 
 @pytest.mark.parametrize(("row_num", "lane_num", "size", "invalid"), [
-    (8, 4, 8, ()), (8, 4, 8, ((2, 1), (5, 3))), (5, 3, 4, ((0, 0),)), (3, 1, 8, ()), (7, 2, 5, ((1, 0), (2, 1), (6, 0))),
+    (8, 4, 8, ()), (8, 4, 8, ((2, 1), (5, 3))), (5, 3, 4, ((0, 0),)), (3, 1, 8, ()),
+    (7, 2, 5, ((1, 0), (2, 1), (6, 0))),
 ])  # fmt: skip
 def test_a_pass_holds_every_valid_row_once_in_batches_of_one_size(row_num, lane_num, size, invalid):
     rows = block(row_num, lane_num, invalid=invalid)

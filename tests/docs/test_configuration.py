@@ -6,10 +6,10 @@ Run as a script with ``--write`` (python tests/docs/test_configuration.py --writ
 import sys
 from pathlib import Path
 
+import page_tables as module
 import pytest
 from page_tables import APPS, LEDGER, POLICIES, ROOT, TABLE, Maker, page_tables, rendered
 
-import page_tables as module
 from nervex.config import describe
 from nervex.entry.ledger import Point, Record, write_record
 from nervex.entry.sections import MainConfig
@@ -54,7 +54,7 @@ def test_results_that_came_later_do_not_count_until_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LEDGER", tmp_path)
-    assert LEDGER != tmp_path
+    assert tmp_path != LEDGER
     makers: dict[str, Maker] = {"measured": lambda shown: module._measured_table(["task", "other"], shown)}
     page = "<!-- table: measured -->\n<!-- end of table -->"
     empty = rendered(page, makers, fresh=True)

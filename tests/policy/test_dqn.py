@@ -1,7 +1,6 @@
 """DQN: its loss from scratch, its target network, what it learns."""
 
 import copy
-import itertools
 
 import numpy as np
 import pytest
@@ -12,12 +11,8 @@ from torch import nn
 from nervex.data.lanes import LaneBlock
 from nervex.data.replay import Replay
 from nervex.data.window import NStepWindow
-from nervex.envs import BaseEnvTimestep
 from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy
-from nervex.torch_utils.state_files import load_state, save_state
-from nervex.utils.errors import CheckpointError, ConfigError
 
-MODES = ("learn", "collect", "eval", "command")
 
 
 class Tabular(nn.Module):
