@@ -14,7 +14,6 @@ from nervex.data.window import NStepWindow
 from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy
 
 
-
 class Tabular(nn.Module):
     """Q(s, a) as a table, for one-hot observations."""
 
