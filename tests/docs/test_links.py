@@ -68,8 +68,6 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     (tmp_path / "code.py").write_text("class A:\n    def run(self): ...", encoding="utf-8")
-    page.write_text(
-        "# Head\n[a](#head) [b](#foot) [c](other.md) `nervex/nothing.py` https://x.org [`A.run`](code.py) [`b`](code.py)",
-        encoding="utf-8",
-    )
+    links = "[a](#head) [b](#foot) [c](other.md) `nervex/nothing.py` https://x.org [`A.run`](code.py) [`b`](code.py)"
+    page.write_text(f"# Head\n{links}", encoding="utf-8")
     assert broken(page) == ["#foot", "other.md", "nervex/nothing.py", "code.py: b"]

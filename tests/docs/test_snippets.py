@@ -27,7 +27,7 @@ from nervex.agent.plugin import PLUGIN_REGISTRY
 from nervex.cli import main
 from nervex.config.schema import build
 from nervex.config.source import ConfigSource, read_source
-from nervex.entry import serial_entry
+from nervex.entry import check_entry, serial_entry
 from nervex.entry.compile_config import compile_config
 from nervex.entry.sections import EnvConfig, MainConfig
 from nervex.envs.registry import ENV_REGISTRY
@@ -169,13 +169,23 @@ def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], Confi
     return short
 
 
+def shrunk(check_config: Callable[[ConfigSource], Any]) -> Callable[[ConfigSource], Any]:
+    def small(source: ConfigSource) -> Any:
+        shrink_slow(source.data)
+        return check_config(source)
+
+    return small
+
+
 def shrink_slow(data: dict[str, Any]) -> None:
     """Makes episodes short and the network small where an env step or an update takes long."""
     env, policy = data["env"], data["policy"]
     if env.get("env_type") == "atari":
-        env |= {"max_episode_frames": 80, "noop_max": 1, "actor_env_num": 2, "evaluator_env_num": 1}
+        data["max_env_step"] = 64
+        env |= {"max_episode_frames": 160, "noop_max": 1, "actor_env_num": 2, "evaluator_env_num": 1}
         policy["model"] |= {"embedding_dim": 16}
         policy["collect"]["traj_len"] = 16
+        policy["learn"]["batch_size"] = 32
     if env.get("env_type") == "mujoco":
         env |= {"make_kwargs": {"max_episode_steps": 50}, "evaluator_env_num": 1}
         policy["model"] |= {"hidden_dim_list": [16]}
@@ -186,6 +196,7 @@ def cheap_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(serial_entry, "as_source", cut_short(serial_entry.as_source))
+    monkeypatch.setattr(check_entry, "check_config", shrunk(check_entry.check_config))
     entries, modules, threads = registered(), set(sys.modules), torch.get_num_threads()
     yield
     restore(entries)
