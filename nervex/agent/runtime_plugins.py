@@ -185,11 +185,10 @@ class TargetPlugin(AgentPlugin):
         if direct or self._freq:
             torch._foreach_copy_([own[n] for n in names], [state_dict[n] for n in names])
             return
-        moving = [n for n in names if own[n].is_floating_point()]
+        moving = [n for n, _ in self._model.named_parameters()]
         torch._foreach_lerp_([own[n] for n in moving], [state_dict[n] for n in moving], self._theta)
-        for name in names:
-            if not own[name].is_floating_point():
-                own[name].copy_(state_dict[name])
+        for name in own.keys() - set(moving):  # statistics and the like
+            own[name].copy_(state_dict[name])
 
     def reset(self, data_id: Tensor | None = None, **kwargs: Any) -> None:
         """Starts counting updates anew."""

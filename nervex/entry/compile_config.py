@@ -13,7 +13,7 @@ import torch
 from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build, check_signature, fail, key_paths, where
 from nervex.config.source import COMMAND_LINE, ConfigSource
-from nervex.entry.relations import check_data_path, check_relations, share_values
+from nervex.entry.relations import check_data_path, check_relations, settle_values, share_values
 from nervex.entry.sections import EnvConfig, MainConfig
 from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
 from nervex.envs.registry import ENV_REGISTRY
@@ -86,6 +86,7 @@ def compile_config(
     main = {**build(MainConfig, data, source), "common": main["common"]}
     places = key_paths(policy_class.config_class, ("policy",))
     main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
+    settle_values(main)
     main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source, "policy")
     if main["policy"]["use_cuda"] and not torch.cuda.is_available():
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
@@ -95,6 +96,8 @@ def compile_config(
                           "at least one of each")  # fmt: skip
     info = _env_info(env_fn, actor_cfg[0], source)
     _check_action(policy_class, info, main, source)
+    if main["policy"]["normalize"]["obs"]:
+        main["policy"]["normalize"]["obs_dim"] = _dim(spec_tree(info.obs_space))
     if not model_given:
         _fill_model(main, policy_class, model_type, info, source)
     check_relations(main, source, len(actor_cfg))
@@ -202,8 +205,6 @@ def _fill_model(
     model = main["policy"]["model"]
     obs, action = spec_tree(info.obs_space), spec_tree(info.act_space, is_action=True)
     dims = {"obs_dim": _dim(obs), "action_dim": _dim(action), "action_type": _action_type(action)}
-    if main["policy"]["normalize"]["obs"]:
-        main["policy"]["normalize"]["obs_dim"] = dims["obs_dim"]
     for key, value in dims.items():
         if value is not None and key in model and _as_shape(model[key]) != _as_shape(value):
             what = "observations" if key == "obs_dim" else "actions"

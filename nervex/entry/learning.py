@@ -38,10 +38,10 @@ class ReplayLearning:
         needed = p.replay.needed(self._batch_size, learn.train_step)
         while True:
             _, p.learner.collect_info = p.actor.generate_data(consume=self.push, stop=must_stop)
+            if p.learner.collect_info["stopped"]:
+                return False
             if p.replay.count >= needed:
                 break
-            if must_stop():
-                return False
             p.replay.check_room(needed)
         for _ in range(learn.train_step):
             if p.learner.last_iter.val >= self._cfg.max_train_iter:

@@ -13,6 +13,8 @@ from nervex.utils.errors import ConfigError, RunFolderError
 #: values with one home, under each of the paths that the tutorial's files use
 _ONE_HOME = (
     (("policy", "learn", "algo", "nstep"), ("policy", "collect", "algo", "nstep")),
+    (("policy", "learn", "algo", "discount_factor"), ("policy", "collect", "algo", "discount_factor")),
+    (("policy", "learn", "algo", "gae_lambda"), ("policy", "collect", "algo", "gae_lambda")),
     (("policy", "collect", "unroll_len"), ("replay_buffer", "unroll_len")),
     (("policy", "collect", "traj_len"), ("actor", "traj_len")),
     (("env", "actor_env_num"), ("policy", "collect", "env_num")),
@@ -66,6 +68,19 @@ def share_values(source: ConfigSource, policy_config: type) -> None:
         for p in paths:
             if p[0] != "policy" or _has_key(policy_config, p[1:]):
                 _set(source.data, p, value)
+
+
+def settle_values(main: dict[str, Any]) -> None:
+    """Gives the policy's defaults of values with one home to their other paths, too.
+
+    Args:
+        main: the configuration with section ``policy`` completed, changed in place.
+    """
+    for home, *others in _ONE_HOME:
+        value = _get(main, home)
+        for path in others if home[0] == "policy" and value is not None else ():
+            if _get(main, path) is not None:
+                _set(main, path, value)
 
 
 def _number(value: Any) -> bool:

@@ -210,7 +210,9 @@ class SerialRun:
         p = self.parts
         before = p.evaluator.best
         start = time.perf_counter()
-        reached = p.evaluator.eval(p.learner.last_iter.val, confirm=not self.solved)
+        reached = p.evaluator.eval(p.learner.last_iter.val, confirm=not self.solved, stop=lambda: self._interrupted)
+        if reached is None:
+            return
         if reached and not self.solved:
             self.solved_env_step = p.actor.env_step
         self.evaluated_iter = p.learner.last_iter.val

@@ -56,9 +56,12 @@ def build_optimizer(model: nn.Module, cfg: Any) -> torch.optim.Optimizer:
 
 
 def is_recurrent(model: nn.Module) -> bool:
-    """Whether a network has a memory: a recurrent layer of torch, or ``recurrent = True`` on one of its modules.
+    """Whether a network has a memory: what its attribute ``recurrent`` says, or else whether it holds a recurrent layer
+    of torch.
 
     It then takes ``prev_state`` and gives ``next_state``, and runs over rows [T, B, ...] with ``sequence=True``."""
+    if isinstance(getattr(model, "recurrent", None), bool):
+        return bool(model.recurrent)
     layers = (nn.RNNBase, nn.RNNCellBase)
     return any(isinstance(part, layers) or getattr(part, "recurrent", False) is True for part in model.modules())
 
@@ -73,6 +76,11 @@ def check_lengths(cfg: Any, recurrent: bool) -> None:
     Raises:
         ConfigError: they are not.
     """
+    if cfg.learn.ignore_done:
+        raise ConfigError(
+            "policy.learn.ignore_done is true, but this policy's returns tell terminations from time limits; expected "
+            "false: where an episode's end is no termination, let the env report it as truncated"
+        )
     traj_len, unroll_len = cfg.collect.traj_len, cfg.collect.unroll_len
     if traj_len == 1:
         raise ConfigError(
@@ -160,7 +168,10 @@ def forward_rows(agent: Agent, data: Mapping[str, Any], recurrent: bool) -> tupl
         flat: Any = agent.forward({"obs": tree_map(lambda x: x.flatten(0, 1), obs)})
         output = {k: tree_map(lambda x: x.unflatten(0, lead), flat[k]) for k in ("logit", "value")}
     mask = obs.get("action_mask") if isinstance(obs, Mapping) else None
-    logit = output["logit"] if mask is None else masked_logit(output["logit"], mask)
+    if mask is None:
+        return output["logit"], output["value"]
+    allowed: Any = tree_map(lambda m: m.bool(), mask)
+    logit = masked_logit(output["logit"], allowed)
     return logit, output["value"]
 
 

@@ -12,6 +12,7 @@ from nervex.config.schema import build
 from nervex.config.source import ConfigSource
 from nervex.model.normalized import NormalizedModel, RewardScale
 from nervex.policy.config import OpenPolicyConfig, PolicyConfig
+from nervex.torch_utils.device import to_device
 from nervex.torch_utils.lr_schedule import LRSchedule
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.registry import Registry
@@ -119,11 +120,11 @@ class Policy(ABC):
     def _normalized(self, model: torch.nn.Module) -> torch.nn.Module:
         """Puts the running normalizations that the configuration asks for around and beside the network."""
         cfg = self._cfg.normalize
-        if cfg.obs:
+        if cfg.obs and not isinstance(model, NormalizedModel):
             if cfg.obs_dim is None:
                 raise ConfigError("policy.normalize.obs is true, and policy.normalize.obs_dim is missing; give it")
             model = NormalizedModel(model, cfg.obs_dim, cfg.clip_obs)
-        if cfg.reward:
+        if cfg.reward and not hasattr(model, "reward_scale"):
             gamma = self._cfg.learn.get("algo", {}).get("discount_factor", 0.99)
             model.add_module("reward_scale", RewardScale(gamma, cfg.clip_reward))
         return model
@@ -206,6 +207,9 @@ class Policy(ABC):
             columns: rows [T, b, ...] as an actor gives them, each row once, in the order of its lane.
         """
         cfg = self._cfg.normalize
+        if not (cfg.obs or cfg.reward):
+            return
+        columns = to_device(dict(columns), self._device)
         if cfg.obs:
             self._model.observe(columns["obs"], columns["valid"])  # type: ignore[operator]
         if cfg.reward:
@@ -214,7 +218,9 @@ class Policy(ABC):
 
     def scaled_reward(self, reward: torch.Tensor) -> torch.Tensor:
         """Returns rewards divided by the running standard deviation of the return, if the configuration asks for it."""
-        return self._model.reward_scale.scale(reward) if self._cfg.normalize.reward else reward  # type: ignore[operator, union-attr]
+        if not self._cfg.normalize.reward:
+            return reward
+        return self._model.reward_scale.scale(reward.to(self._device)).to(reward.device)  # type: ignore[operator, union-attr]
 
     def set_setting(self, mode_name: str, setting: Mapping[str, Any]) -> None:
         """Writes each ``{k: v}`` to ``self._k`` when ``k`` is a setting of the mode."""

@@ -37,6 +37,9 @@ class CommonPolicy(Policy):
             batch = to_device(batch, self._device)
         if self._cfg.learn.ignore_done and batch.get("done") is not None:
             batch["done"] = torch.zeros_like(batch["done"])
+        if self._cfg.learn.ignore_done and "terminated" in batch:
+            batch["truncated"] = batch["truncated"] | batch["terminated"]
+            batch["terminated"] = torch.zeros_like(batch["terminated"])
         if self._cfg.normalize.reward:
             batch["reward"] = self.scaled_reward(batch["reward"])
         batch.setdefault("weight", None)

@@ -97,12 +97,12 @@ class DQNPolicy(CommonPolicy):
         Returns:
             ``total_loss`` and ``q_value`` (scalars), ``priority`` float [B], ``cur_lr``.
         """
-        q_value = self._agent.forward(data["obs"])["logit"]  # [B, N]
-        next_q_value = self._agent.target_forward(data["next_obs"])["logit"]  # [B, N]
+        q_value = self._agent.forward({"obs": data["obs"]})["logit"]  # [B, N]
+        next_q_value = self._agent.target_forward({"obs": data["next_obs"]})["logit"]  # [B, N]
         next_action: Tensor | None = None  # greedy by the target network
         if self._double:
             with torch.no_grad():
-                next_action = self._agent.forward(data["next_obs"])["action"]  # [B]
+                next_action = self._agent.forward({"obs": data["next_obs"]})["action"]  # [B]
         reward = data["reward"].T  # [n, B]
         td_data = q_nstep_td_data(
             q_value, next_q_value, data["action"], next_action, reward, data["done"], data["weight"]

@@ -108,12 +108,12 @@ class RainbowDQNPolicy(CommonPolicy):
         """
         self._reset_noise(self._agent.model)
         self._reset_noise(self._agent.target_model)
-        output = self._agent.forward(data["obs"])
-        target = self._agent.target_forward(data["next_obs"])
+        output = self._agent.forward({"obs": data["obs"]})
+        target = self._agent.target_forward({"obs": data["next_obs"]})
         next_action = target["action"]  # [B], greedy by the target network
         if self._algo.double:
             with torch.no_grad():
-                next_action = self._agent.forward(data["next_obs"])["action"]  # [B]
+                next_action = self._agent.forward({"obs": data["next_obs"]})["action"]  # [B]
         td_data = dist_nstep_td_data(
             output["distribution"], target["distribution"], data["action"], next_action, data["reward"].T,
             data["done"], data["weight"],

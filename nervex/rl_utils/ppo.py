@@ -120,6 +120,8 @@ def ppo_logp_error(
     logp_new, logp_old, entropy, value_new, value_old, adv, return_, weight = data
     adv, return_, weight = adv.detach(), return_.detach(), None if weight is None else weight.detach()
     log_ratio = logp_new - logp_old.detach()  # [...]
+    if weight is not None:  # rows that do not count may hold anything, and infinity times 0 is no number
+        log_ratio = log_ratio.masked_fill(weight == 0, 0.0)
     ratio = log_ratio.exp()  # [...] ρ
     surrogate = torch.min(ratio * adv, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * adv)  # [...]
     if dual_clip is not None:

@@ -12,14 +12,18 @@ from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.actor.rollout import Block
 
 
-def random_action(spec: Any, lane_num: int) -> Any:
-    """Returns actions drawn uniformly from the action space (normal where it is unbounded), tensors [b, ...]."""
+def random_action(spec: Any, lane_num: int, mask: Any = None) -> Any:
+    """Returns actions drawn uniformly from the action space (normal where it is unbounded), tensors [b, ...].
+
+    Args:
+        spec: of the actions.
+        lane_num: number of lanes b.
+        mask: which discrete actions are allowed, [b, N], or [b, ΣN] for several heads; None: all.
+    """
     if isinstance(spec, dict):
         return {k: random_action(v, lane_num) for k, v in spec.items()}
-    if spec.kind == "discrete":
-        return torch.randint(spec.n, (lane_num,))
-    if spec.kind == "multi_discrete":
-        return torch.stack([torch.randint(n, (lane_num,)) for n in spec.n], dim=1)
+    if spec.kind in ("discrete", "multi_discrete"):
+        return _random_choice(spec, lane_num, mask)
     if spec.kind == "multi_binary":
         return torch.randint(2, (lane_num, *spec.shape)).to(torch.from_numpy(np.zeros(0, spec.dtype)).dtype)
     low = torch.tensor(np.broadcast_to(spec.low, spec.shape), dtype=torch.float32)
@@ -27,6 +31,15 @@ def random_action(spec: Any, lane_num: int) -> Any:
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         return torch.randn(lane_num, *spec.shape)
     return low + (high - low) * torch.rand(lane_num, *spec.shape)
+
+
+def _random_choice(spec: Any, lane_num: int, mask: Any) -> torch.Tensor:
+    sizes = [spec.n] if spec.kind == "discrete" else list(spec.n)
+    if mask is None:
+        heads = [torch.randint(n, (lane_num,)) for n in sizes]
+    else:
+        heads = [torch.multinomial(m.float(), 1).squeeze(1) for m in mask.split(sizes, dim=-1)]
+    return heads[0] if spec.kind == "discrete" else torch.stack(heads, dim=1)
 
 
 def finished(sample: Any, asked: Trajectory) -> Trajectory:

@@ -52,6 +52,7 @@ class BaseSerialActor:
         self.dropped_window = 0
         self._owed = 0  # transitions asked for and not collected yet; negative: collected ahead
         self._by_row = False  # what is owed are rows
+        self._owed_episode = 0  # episodes that a call was asked for and was stopped before
         self._fruit_step = 0  # env step of the newest training sample
         self.policy = policy
         self._env: Any = None
@@ -136,11 +137,12 @@ class BaseSerialActor:
         before = self.env_step, self.sample_count, self.episode_count
         if n_sample is not None:
             self._owed += n_sample
-        until = before[2] + (n_episode or 0)
+        until = before[2] + (self._owed_episode or n_episode or 0)
         while (self._owed > 0 if n_sample is not None else self.episode_count < until) and not stop():
             self._step(sink, random)
             self._check_fruit(n_sample)
         stopped = self._owed > 0 if n_sample is not None else self.episode_count < until
+        self._owed_episode = until - self.episode_count if stopped and n_sample is None else 0
         if n_sample is None:  # whole episodes are no part of the account
             self._owed += self.sample_count - before[1]
         elif stopped:  # stopped: the next call asks for its own part again
@@ -179,6 +181,7 @@ class BaseSerialActor:
         return {
             "counter": [self.env_step, self.episode_count, self.sample_count, self.policy_version, self.dropped_window],
             "owed": self._owed,
+            "owed_episode": self._owed_episode,
             "fruit_step": self._fruit_step,
             "version": self._version.copy(),
             "gap": self._gap.copy(),
@@ -203,7 +206,8 @@ class BaseSerialActor:
         self.recent_return.clear()
         self.recent_return.extend(state["recent_return"])
         self._episode_id[:] = state["episode_id"]
-        self._owed, self._fruit_step = int(state["owed"]), int(state["fruit_step"])
+        self._owed, self._owed_episode = int(state["owed"]), int(state["owed_episode"])
+        self._fruit_step = int(state["fruit_step"])
         if state["env"] is None:
             self._forget()
             self.policy.reset()
@@ -238,7 +242,9 @@ class BaseSerialActor:
             if not isinstance(output, dict) or "action" not in output:
                 raise SpecError(f"_forward_collect returned {type(output).__name__}; expected a dict with 'action'")
             if random:
-                output = {**output, "action": random_action(self._env.action_spec, len(ready.lane_id))}
+                mask = obs.get("action_mask") if isinstance(obs, dict) else None
+                action = random_action(self._env.action_spec, len(ready.lane_id), mask)
+                output = {**output, "action": action}
         self._version[ready.lane_id] = self.policy_version
         return ready.lane_id, obs, output
 

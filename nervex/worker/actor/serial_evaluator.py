@@ -1,13 +1,15 @@
 """Measures a policy: a fixed set of episodes, none preferred for being short."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from nervex.config.schema import complete, option
 from nervex.data.lanes import LaneBlock
+from nervex.utils.errors import EnvFault
 from nervex.utils.tree import tree_map
 
 
@@ -19,6 +21,9 @@ class EvaluatorConfig:
     eval_freq: int = option(200, ge=1, unit="collections", doc="between evaluations")
     stop_val: float = option(float("inf"), doc="mean return that solves the task")
     confirm_episode: int = option(100, ge=0, unit="episodes", doc="fresh ones that must confirm a stop; 0: none")
+    max_episode_step: int = option(
+        200_000, ge=1, unit="env steps", doc="a longer episode is an error: it would perhaps never end"
+    )
     stop: bool = option(True, doc="end the run when stop_val is confirmed; false: go on to the end of the budget")
 
 
@@ -63,7 +68,13 @@ class BaseSerialEvaluator:
         self.env = env
         self.policy = policy
 
-    def eval(self, train_iter: int, n_episode: int | None = None, confirm: bool = True) -> bool:
+    def eval(
+        self,
+        train_iter: int,
+        n_episode: int | None = None,
+        confirm: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool | None:
         """Evaluates, and returns whether the task is solved: the mean return reaches ``stop_val``, and does so again
         over ``confirm_episode`` fresh episodes with the same weights.
 
@@ -71,15 +82,30 @@ class BaseSerialEvaluator:
             train_iter: learner iteration, for the caller's records.
             n_episode: episodes; None: the config's number.
             confirm: play the fresh episodes when the first ones reach ``stop_val``.
+            stop: asked before each step; True gives the evaluation up, as if it had not begun, and returns None.
         """
-        self.last = self.evaluate(n_episode or self._cfg["n_episode"])
-        if confirm and self.last.mean >= self._cfg["stop_val"] and self._cfg["confirm_episode"]:
-            self.last = self.evaluate(self._cfg["confirm_episode"])
+        before = self.eval_count
+        result = self.evaluate(n_episode or self._cfg["n_episode"], stop)
+        fresh = self._cfg["confirm_episode"]
+        if result is not None and confirm and fresh and result.mean >= self._cfg["stop_val"]:
+            result = self.evaluate(fresh, stop)
+        if result is None:
+            self.eval_count = before
+            return None
+        self.last = result
         self.best = self.last.mean if self.best is None else max(self.best, self.last.mean)
         return bool(self.last.mean >= self._cfg["stop_val"])
 
-    def evaluate(self, n_episode: int) -> EvalResult:
-        """Plays ``n_episode`` episodes that no earlier evaluation played."""
+    @overload
+    def evaluate(self, n_episode: int) -> EvalResult: ...
+    @overload
+    def evaluate(self, n_episode: int, stop: Callable[[], bool]) -> EvalResult | None: ...
+    def evaluate(self, n_episode: int, stop: Callable[[], bool] = lambda: False) -> EvalResult | None:
+        """Plays ``n_episode`` episodes that no earlier evaluation played; None when ``stop`` ended it.
+
+        Raises:
+            EnvFault: an episode does not end.
+        """
         manager = self.env
         lanes = manager.lane_num
         seeds = np.random.SeedSequence((self._seed, self.eval_count)).generate_state(lanes)
@@ -96,8 +122,16 @@ class BaseSerialEvaluator:
         returns: list[list[float]] = [[] for _ in range(lanes)]
         lengths: list[list[int]] = [[] for _ in range(lanes)]
         while left.any():
+            if stop():
+                return None
             step = self._step(left)
             length[step.lane_id] += step.valid
+            if length.max() > self._cfg["max_episode_step"]:
+                raise EnvFault(
+                    f"env {int(length.argmax())} has played {int(length.max())} steps of one episode in evaluation "
+                    "(limit evaluator.max_episode_step); give the env a time limit, such as "
+                    "env.make_kwargs: {max_episode_steps: 1000} of a Gymnasium env"
+                )
             for row in np.flatnonzero(step.terminated | step.truncated):
                 lane = int(step.lane_id[row])
                 returns[lane].append(float(step.episode_return[row]))
