@@ -19,7 +19,7 @@ from nervex.envs.base_env import BaseEnvInfo, LeafSpec, spec_tree
 from nervex.envs.registry import ENV_REGISTRY
 from nervex.policy.base_policy import POLICY_REGISTRY, Policy
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
-from nervex.utils.import_helper import import_names
+from nervex.utils.import_helper import import_names, import_object
 from nervex.worker.actor.env_manager.registry import ENV_MANAGER_REGISTRY
 
 EnvSetting = tuple[Callable[[Any], Any], list[dict[str, Any]], list[dict[str, Any]]]
@@ -88,6 +88,9 @@ def compile_config(
     main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
     settle_values(main)
     main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source, "policy")
+    if main["policy"]["model_type"] and model_type is None:
+        name = main["policy"]["model_type"] = _absolute_object(main["policy"]["model_type"], source)
+        model_type = import_object(name, _place(source, "policy", "model_type"), package="nervex.model")
     if main["policy"]["use_cuda"] and not torch.cuda.is_available():
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
@@ -119,6 +122,14 @@ def _absolute(names: list[str], source: ConfigSource, section: str) -> list[str]
     typed = source.positions.get((section, "import_names")) == COMMAND_LINE
     base = Path.cwd() if typed or source.directory is None else source.directory
     return [str((base / n).resolve()) if n.endswith(".py") else n for n in names]
+
+
+def _absolute_object(name: str, source: ConfigSource) -> str:
+    """Returns ``'file.py:Name'`` with the path of the file made absolute; other names as they are."""
+    place, colon, attribute = name.rpartition(":")
+    typed = source.positions.get(("policy", "model_type")) == COMMAND_LINE
+    base = Path.cwd() if typed or source.directory is None else source.directory
+    return f"{(base / place).resolve()}{colon}{attribute}" if place.endswith(".py") else name
 
 
 def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy] | None) -> type[Policy]:

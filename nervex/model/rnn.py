@@ -99,6 +99,17 @@ class RecurrentCore(nn.Module):
         return out, [last.squeeze(0)]
 
 
+def is_recurrent(model: nn.Module) -> bool:
+    """Whether a network has a memory: what its attribute ``recurrent`` says, or else whether it holds a recurrent layer
+    of torch.
+
+    It then takes ``prev_state`` and gives ``next_state``, and runs over rows [T, B, ...] with ``sequence=True``."""
+    if isinstance(getattr(model, "recurrent", None), bool):
+        return bool(model.recurrent)
+    layers = (nn.RNNBase, nn.RNNCellBase)
+    return any(isinstance(part, layers) or getattr(part, "recurrent", False) is True for part in model.modules())
+
+
 def recurrent_settings(
     rnn_type: str | None, rnn_hidden_dim: int | None, lstm_kwargs: Mapping[str, Any] | None, embedding_dim: int
 ) -> tuple[str | None, int]:

@@ -25,6 +25,7 @@ import torch
 from nervex.agent.agent import Agent
 from nervex.config.schema import IntOrInf, option
 from nervex.data.lanes import LaneBlock
+from nervex.model.rnn import is_recurrent
 from nervex.policy.actor_critic import (
     GAECollect,
     GradientLearn,
@@ -33,7 +34,6 @@ from nervex.policy.actor_critic import (
     build_optimizer,
     check_lengths,
     forward_rows,
-    is_recurrent,
     value_after,
     with_advantages,
 )

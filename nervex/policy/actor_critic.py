@@ -55,17 +55,6 @@ def build_optimizer(model: nn.Module, cfg: Any) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def is_recurrent(model: nn.Module) -> bool:
-    """Whether a network has a memory: what its attribute ``recurrent`` says, or else whether it holds a recurrent layer
-    of torch.
-
-    It then takes ``prev_state`` and gives ``next_state``, and runs over rows [T, B, ...] with ``sequence=True``."""
-    if isinstance(getattr(model, "recurrent", None), bool):
-        return bool(model.recurrent)
-    layers = (nn.RNNBase, nn.RNNCellBase)
-    return any(isinstance(part, layers) or getattr(part, "recurrent", False) is True for part in model.modules())
-
-
 def check_lengths(cfg: Any, recurrent: bool) -> None:
     """Checks that rollouts are long enough for advantages, and unrolls for a memory.
 

@@ -15,6 +15,7 @@ from nervex.policy.config import OpenPolicyConfig, PolicyConfig
 from nervex.torch_utils.device import to_device
 from nervex.torch_utils.lr_schedule import LRSchedule
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
+from nervex.utils.import_helper import import_object
 from nervex.utils.registry import Registry
 
 POLICY_REGISTRY = Registry(
@@ -106,6 +107,8 @@ class Policy(ABC):
         self._lr_schedule = self._build_lr_schedule() if "learn" in self._enabled else None
 
     def _build_model(self, model_type: type | None) -> torch.nn.Module:
+        if model_type is None and self._cfg.model_type:
+            model_type = import_object(self._cfg.model_type, "policy.model_type", package="nervex.model")
         try:
             return self._create_model_from_cfg(self._cfg, model_type)
         except (RuntimeError, TypeError, ValueError) as e:

@@ -7,9 +7,10 @@ import torch
 
 from nervex.agent.agent import Agent
 from nervex.data.lanes import LaneBlock
+from nervex.model.rnn import is_recurrent
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import to_device
-from nervex.utils.errors import CheckpointError
+from nervex.utils.errors import CheckpointError, ConfigError
 from nervex.utils.tree import tree_map
 
 
@@ -25,6 +26,14 @@ class CommonPolicy(Policy):
     def _create_model_from_cfg(self, cfg: Any, model_type: type | None = None) -> torch.nn.Module:
         """Returns a network of the given class, or of the policy's own, with the arguments in ``cfg.model``."""
         return (model_type or self.model_class(cfg))(**cfg.model)
+
+    def _refuse_memory(self) -> None:
+        """Raises ConfigError where the network has a memory, for policies that learn from single rows."""
+        if is_recurrent(self._model):
+            raise ConfigError(
+                f"policy {type(self).__name__} learns from single rows, but its network is recurrent and would begin "
+                "each of them without memory; use policy_type: r2d2, or policy.model.rnn_type: none"
+            )
 
     def _data_preprocess_learn(self, data: Any) -> dict[str, Any]:
         """Returns the batch on the model's device, with ``weight`` (None when absent) and ``ignore_done`` applied.

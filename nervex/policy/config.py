@@ -118,6 +118,7 @@ class PolicyConfig:
     on_policy: bool = option(False, doc="empty the replay after each loop")
     normalize: NormalizeConfig = option(default_factory=NormalizeConfig, doc="of observations and rewards")
     model: dict[str, Any] = option(default_factory=dict, doc="arguments of the model's class")
+    model_type: str = option("", doc="a network class of your own: 'module:Class', or 'file.py:Class' beside the YAML")
     learn: LearnConfig = option(default_factory=LearnConfig, doc="how to learn")
     collect: CollectConfig = option(default_factory=CollectConfig, doc="how to collect")
     eval: EvalConfig = option(default_factory=EvalConfig, doc="how to act in evaluation")

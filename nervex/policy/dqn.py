@@ -72,6 +72,7 @@ class DQNPolicy(CommonPolicy):
     action_kinds = ("discrete",)
 
     def _init_learn(self) -> None:
+        self._refuse_memory()
         cfg = self._cfg.learn
         clip = None if cfg.grad_clip_norm == float("inf") else "clip_norm"
         self._optimizer = Adam(

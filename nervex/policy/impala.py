@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nervex.agent.agent import Agent
 from nervex.config.schema import IntOrInf, option
+from nervex.model.rnn import is_recurrent
 from nervex.policy.actor_critic import (
     GradientLearn,
     acting_agent,
@@ -30,7 +31,6 @@ from nervex.policy.actor_critic import (
     build_optimizer,
     check_lengths,
     forward_rows,
-    is_recurrent,
 )
 from nervex.policy.base_policy import register_policy
 from nervex.policy.common_policy import CommonPolicy

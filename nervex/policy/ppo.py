@@ -27,13 +27,13 @@ import torch
 from nervex.agent.agent import Agent
 from nervex.config.schema import option
 from nervex.data.lanes import LaneBlock
+from nervex.model.rnn import is_recurrent
 from nervex.policy.actor_critic import (
     GAECollect,
     acting_agent,
     actor_critic_class,
     check_lengths,
     forward_rows,
-    is_recurrent,
     value_after,
     with_advantages,
 )

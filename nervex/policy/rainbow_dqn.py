@@ -82,6 +82,7 @@ class RainbowDQNPolicy(CommonPolicy):
     action_kinds = ("discrete",)
 
     def _init_learn(self) -> None:
+        self._refuse_memory()
         cfg = self._cfg.learn
         self._optimizer = Adam(
             self._model.parameters(), lr=cfg.learning_rate, weight_decay=cfg.weight_decay,

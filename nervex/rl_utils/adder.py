@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nervex.rl_utils.advantage import gae, gae_data
 from nervex.rl_utils.checks import check_shape
-from nervex.rl_utils.gae import gae, gae_data
 from nervex.rl_utils.trajectory import Columns, Trajectory
 from nervex.utils.errors import ConfigError, SpecError, did_you_mean
 from nervex.utils.tree import tree_map
@@ -100,7 +100,7 @@ class Adder:
 
         Every row gets one, the last of each lane with ``last_value``; a row that ``get_traj`` hands back gets it when
         it comes again. A truncated row inside the block bootstraps from the value of the dummy row after it. See
-        :func:`nervex.rl_utils.gae.gae`.
+        :func:`nervex.rl_utils.advantage.gae`.
 
         Args:
             data: rows with ``value``, ``reward`` and the reserved columns (in a list, ``done`` or none: a lane that

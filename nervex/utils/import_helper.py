@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from nervex.utils.errors import ConfigError
+from nervex.utils.errors import ConfigError, did_you_mean
 
 
 def import_names(names: Sequence[str], where: str, package: str = "") -> list[ModuleType]:
@@ -27,6 +28,27 @@ def import_names(names: Sequence[str], where: str, package: str = "") -> list[Mo
         ConfigError: a module cannot be found or raises at import; the cause is chained.
     """
     return [_import_path(Path(n), where, package) if n.endswith(".py") else _import_module(n, where) for n in names]
+
+
+def import_object(name: str, where: str, package: str = "") -> Any:
+    """Returns what ``'module:Name'`` or ``'/path/of/file.py:Name'`` names.
+
+    Args:
+        name: module or absolute path, a colon, and the name in it.
+        where: config path, for messages.
+        package: package that relative imports of a file refer to.
+
+    Raises:
+        ConfigError: it has another form, the module cannot be imported, or has no such name.
+    """
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise ConfigError(f"{where} is '{name}'; expected 'module:Name' or 'file.py:Name'")
+    (module,) = import_names([place], where, package)
+    if not hasattr(module, attribute):
+        found = [n for n in vars(module) if not n.startswith("_")]
+        raise ConfigError(f"{where}: {place} has no '{attribute}'{did_you_mean(attribute, found)}")
+    return getattr(module, attribute)
 
 
 def _import_module(name: str, where: str) -> ModuleType:

@@ -85,7 +85,7 @@ def test_the_glossary_holds_the_metrics_that_a_run_reports(name: str) -> None:
 
 
 def test_wrong_names_and_lines_are_noticed() -> None:
-    good = "| `x` | [`gae`](../../nervex/rl_utils/gae.py) | `error = ends.td_error(value, reward,  gamma)` |"
+    good = "| `x` | [`gae`](../../nervex/rl_utils/advantage.py) | `error = ends.td_error(value, reward,  gamma)` |"
     assert wrong_quotes(good) == []
-    assert wrong_quotes(good.replace("`gae`", "`gea`")) == ["../../nervex/rl_utils/gae.py: gea"]
+    assert wrong_quotes(good.replace("`gae`", "`gea`")) == ["../../nervex/rl_utils/advantage.py: gea"]
     assert wrong_quotes(good.replace("error = ", "fault = ")) == ["fault = ends.td_error(value, reward,  gamma)"]

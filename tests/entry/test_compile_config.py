@@ -11,7 +11,9 @@ from nervex.config.schema import option
 from nervex.config.source import ConfigSource, apply_overrides, read_source
 from nervex.entry.catalog import find_config, shipped_configs
 from nervex.entry.compile_config import compile_config
-from nervex.policy import DQNPolicy
+from nervex.entry.learning import RolloutLearning
+from nervex.entry.serial_parts import build_parts
+from nervex.policy import POLICY_REGISTRY, DQNPolicy
 from nervex.policy.config import LearnConfig, PolicyConfig
 from nervex.utils.errors import ConfigError, MissingKeyError
 
@@ -37,6 +39,47 @@ def test_a_value_with_one_home_is_readable_under_each_path() -> None:
 def test_two_values_for_one_home_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy\.collect\.algo\.nstep.*one value"):
         compiled("policy.collect.algo.nstep=2")
+
+
+def minimal(policy_type: str, **policy: Any) -> ConfigSource:
+    """What a user gives at least."""
+    env = {"env_type": "gymnasium", "env_id": "CartPole-v1", "actor_env_num": 2}
+    return ConfigSource.from_dict(
+        {"env": env, "policy": {"policy_type": policy_type, **policy}, "max_env_step": 100}, name="minimal"
+    )
+
+
+@pytest.mark.parametrize("policy_type", ["ppo", "a2c", "impala"])
+def test_a_rollout_without_a_length_has_the_default_one_of_the_policy(policy_type: str) -> None:
+    compiled = compile_config(minimal(policy_type))
+    cfg = compiled.cfg
+    length = POLICY_REGISTRY.get(policy_type).config_class().collect.traj_len
+    assert length > 1 and cfg.actor.traj_len == cfg.policy.collect.traj_len == length
+    assert compile_config(ConfigSource.from_dict(cfg.to_dict())).cfg.to_dict() == cfg.to_dict()
+    parts = build_parts(compiled)
+    info = RolloutLearning(cfg, parts).collect()
+    assert parts.rollout is not None and info["total_step"] == 2 * length
+    assert [block["valid"].shape for block in parts.rollout.blocks] == [(length, 2)]
+    parts.close()
+
+
+def test_sequences_without_a_length_have_the_default_one_of_the_policy() -> None:
+    cfg = compile_config(minimal("r2d2")).cfg
+    length = POLICY_REGISTRY.get("r2d2").config_class().collect.unroll_len
+    assert length > 1 and cfg.replay_buffer.unroll_len == cfg.policy.collect.unroll_len == length
+    assert compile_config(ConfigSource.from_dict(cfg.to_dict())).cfg.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize("policy_type", ["ppo", "a2c"])
+@pytest.mark.parametrize("key", ["discount_factor", "gae_lambda"])
+def test_what_advantages_need_may_be_given_where_they_are_made(policy_type: str, key: str) -> None:
+    cfg = compile_config(minimal(policy_type, collect={"algo": {key: 0.5}})).cfg
+    assert cfg.policy.learn.algo[key] == cfg.policy.collect.algo[key] == 0.5
+    cfg = compile_config(minimal(policy_type, learn={"algo": {key: 0.25}})).cfg
+    assert cfg.policy.learn.algo[key] == cfg.policy.collect.algo[key] == 0.25
+    two = minimal(policy_type, learn={"algo": {key: 0.5}}, collect={"algo": {key: 0.25}})
+    with pytest.raises(ConfigError, match=rf"policy\.collect\.algo\.{key}' .*is 0\.25, but .*is 0\.5; they are one"):
+        compile_config(two)
 
 
 def test_a_schema_without_the_other_path_is_left_alone() -> None:

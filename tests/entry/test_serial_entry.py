@@ -16,9 +16,13 @@ import pytest
 import torch
 from torch import nn
 
+import nervex
 from nervex.config.source import ConfigSource
 from nervex.entry import serial_pipeline
 from nervex.entry.catalog import find_config
+from nervex.entry.compile_config import compile_config
+from nervex.entry.learning import ReplayLearning
+from nervex.entry.serial_parts import build_parts
 from nervex.envs import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo, register_env
 from nervex.policy import DQNPolicy
 from nervex.torch_utils.checkpoint import CheckpointManager
@@ -246,7 +250,7 @@ def test_a_run_stops_only_on_a_confirmed_evaluation(tmp_path: Path, monkeypatch:
 
     played = []
 
-    def evaluate(self: Any, n_episode: int) -> EvalResult:
+    def evaluate(self: Any, n_episode: int, stop: Any = None) -> EvalResult:
         played.append(n_episode)
         lucky = n_episode == 2 and len(played) < 5  # good in the small evaluation, bad in the confirmation
         value = 50.0 if lucky or len(played) > 4 else 1.0
@@ -299,6 +303,36 @@ def test_hooks_sinks_and_own_model(tmp_path: Path) -> None:
     assert [r.kind for r in memory.rows] == [r["kind"] for r in rows(tmp_path / "a")]
     network = Net(4, 2)
     assert train(tmp_path / "b", config(), model=network).policy.model is network
+
+
+def test_an_own_model_with_normalized_observations(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            return {"logit": self.layer(x["obs"])}
+
+    network = Net()
+    outcome = train(tmp_path / "run", config(policy__normalize={"obs": True}, policy__model={}), model=network)
+    assert outcome.policy.model.model is network and outcome.policy.model.moments[0].count >= 700
+    served = nervex.load(tmp_path / "run", model=Net())
+    assert served.act(np.zeros((3, 4)), deterministic=False).shape == (3,)
+
+
+def test_a_collection_that_was_stopped_is_no_reason_to_learn() -> None:
+    compiled = compile_config(ConfigSource.from_dict(config(actor__n_sample=8, policy__learn__train_step=3)))
+    parts = build_parts(compiled)
+    learning = ReplayLearning(compiled.cfg, parts)
+    parts.command.step()
+    assert learning.loop(lambda: False) and parts.learner.last_iter.val == 3
+    begin = parts.actor.sample_count
+    assert not learning.loop(lambda: parts.actor.sample_count >= begin + 4)
+    assert parts.actor.sample_count == begin + 4 and parts.learner.last_iter.val == 3
+    assert learning.loop(lambda: False)
+    assert parts.actor.sample_count == begin + 8 and parts.learner.last_iter.val == 6
+    parts.close()
 
 
 def test_weights_can_be_loaded(tmp_path: Path) -> None:

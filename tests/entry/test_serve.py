@@ -11,6 +11,7 @@ import torch
 import nervex
 from nervex.entry import serial_pipeline
 from nervex.entry.catalog import find_config
+from nervex.policy import create_policy
 from nervex.torch_utils.checkpoint import load_weights
 from nervex.utils.config_helper import read_config
 from nervex.utils.errors import CheckpointError, RunFolderError, SpecError
@@ -80,3 +81,28 @@ def test_a_folder_that_is_no_run_is_refused(run_dir: Path, tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "copy" / "checkpoints")
     with pytest.raises(CheckpointError):
         nervex.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("policy_type", ["dqn", "ppo"])
+def test_normalized_policies_act_in_both_ways(policy_type: str, tmp_path: Path) -> None:
+    cfg = {
+        "env": {"env_type": "gymnasium", "env_id": "CartPole-v1", "actor_env_num": 2, "evaluator_env_num": 1},
+        "policy": {"policy_type": policy_type, "normalize": {"obs": True, "reward": True}},
+        "evaluator": {"n_episode": 1},
+        "max_env_step": 300,
+    }
+    outcome = serial_pipeline(cfg, seed=0, run_dir=tmp_path / "run", show=False)
+    section = outcome.policy._cfg.to_dict()
+    weights = load_weights(tmp_path / "run")
+    assert any("mean" in key for key in weights)
+    obs = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    served = nervex.load(tmp_path / "run")
+    for deterministic in (False, True, False):
+        section["eval"]["deterministic"] = deterministic
+        policy = create_policy(section, enable_field=["eval"])
+        policy.model.load_state_dict(weights)
+        torch.manual_seed(3)
+        expected = policy.eval_mode.forward(np.arange(500), {"obs": torch.from_numpy(obs)})["action"]
+        torch.manual_seed(3)
+        assert served.act(obs, deterministic=deterministic).tolist() == expected.tolist()
+    assert (served.act(obs, deterministic=False) != served.act(obs)).any()

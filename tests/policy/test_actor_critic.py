@@ -5,8 +5,9 @@ import torch
 from policy.rollout_tools import Walker, collect_blocks, learn, minibatches, rollout_policy, slow_gae
 from torch import nn
 
+from nervex.model.normalized import NormalizedModel
+from nervex.model.rnn import is_recurrent
 from nervex.policy import create_policy
-from nervex.policy.actor_critic import is_recurrent
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
 
@@ -181,3 +182,19 @@ def test_rollouts_of_one_row_are_refused(policy_type):
 def test_a_memory_needs_unrolls(policy_type):
     with pytest.raises(ConfigError, match=r"policy\.collect\.unroll_len is 1, but the network is recurrent"):
         rollout_policy(policy_type, rnn_type="lstm")
+
+
+@pytest.mark.parametrize("policy_type", ["ppo", "a2c", "impala"])
+def test_ignore_done_is_refused(policy_type):
+    with pytest.raises(ConfigError, match=r"policy\.learn\.ignore_done is true, .* let the env report it as truncated"):
+        rollout_policy(policy_type, unroll_len=4, ignore_done=True)
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("layer", [nn.Linear, nn.LSTM])
+def test_a_network_that_says_whether_it_has_a_memory_is_believed(says, layer):
+    network = nn.Sequential(layer(2, 2))
+    assert is_recurrent(network) is (layer is nn.LSTM)
+    network.recurrent = says
+    assert is_recurrent(network) is says
+    assert is_recurrent(NormalizedModel(network, 2)) is says

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import returns
+from policy.policy_cases import collected, compiled_case
 from torch import nn
 
 from nervex.data.lanes import LaneBlock
@@ -288,3 +289,20 @@ def test_samples_are_gathered_from_rows_as_they_are(nstep):
     assert isinstance(policy.window, NStepWindow)
     assert (policy.window.nstep, policy.window.discount_factor) == (nstep, 0.9)
     assert policy.collect_mode.get_train_sample(rows) is rows
+
+
+def test_r2d2_without_terminations_takes_them_for_time_limits():
+    compiled = compiled_case("r2d2")
+    batch = collected(compiled, 1)[1][0]
+    batch["terminated"][2, 0], batch["truncated"][2, 0] = True, False
+    batch["terminated"][3, 1], batch["truncated"][3, 1] = False, True
+    ends = batch["terminated"] | batch["truncated"]
+    processed = []
+    for ignore in (False, True):
+        cfg = compiled.cfg.policy.to_dict()
+        cfg["learn"]["ignore_done"] = ignore
+        processed.append(create_policy(cfg).learn_mode.data_preprocess(dict(batch)))
+    kept, ignored = processed
+    assert torch.equal(kept["terminated"], batch["terminated"]) and torch.equal(kept["truncated"], batch["truncated"])
+    assert not ignored["terminated"].any() and torch.equal(ignored["truncated"], ends)
+    assert batch["terminated"][2, 0]  # the batch itself is left alone

@@ -1,13 +1,18 @@
 """The contract that every policy keeps, on data of its own actor."""
 
+import copy
 import itertools
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from policy.policy_cases import CASES, collected, compiled_case
 
+from nervex.config.source import ConfigSource
 from nervex.data.lanes import LaneBlock
+from nervex.entry import serial_pipeline
+from nervex.entry.compile_config import compile_config
 from nervex.envs import BaseEnvTimestep
 from nervex.policy import POLICY_REGISTRY, create_policy
 from nervex.torch_utils.state_files import load_state, save_state
@@ -199,6 +204,71 @@ def test_normalization_is_part_of_the_weights(name):
     other.model.load_state_dict(weights)
     assert same(act(other.eval_mode, obs)["action"], before["action"])
     learn(policy, batches[0])
+
+
+class DictEnv(gymnasium.Env):
+    """Episodes of 7 steps; the observation has the parts ``name`` and ``goal``. With ``masked``, all actions but one
+    are forbidden, and the forbidden ones raise."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, name="vec", masked=False):
+        box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        mask = {"action_mask": gymnasium.spaces.MultiBinary(3)} if masked else {}
+        self.name, self.masked = name, masked
+        self.observation_space = gymnasium.spaces.Dict({name: box, "goal": box, **mask})
+
+    def observe(self):
+        draw = self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)
+        mask = {"action_mask": np.eye(3, dtype=np.int8)[self.count % 3]} if self.masked else {}
+        return {self.name: draw[0], "goal": draw[1], **mask}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        if self.masked and action != self.count % 3:
+            raise ValueError(f"action {action} is forbidden")
+        self.count += 1
+        return self.observe(), float(action), self.count == 7, False, {}
+
+
+gymnasium.register("nervex-test/Dict-v0", DictEnv)
+
+
+def dict_config(policy_type, **make_kwargs):
+    """A small configuration of a policy for discrete actions beside :class:`DictEnv`."""
+    config = copy.deepcopy(CASES["sac discrete" if policy_type == "sac" else policy_type])
+    config["env"] |= {"env_id": "nervex-test/Dict-v0", "make_kwargs": make_kwargs}
+    config["evaluator"] = {"n_episode": 2, "eval_freq": 1000}
+    return config
+
+
+DISCRETE = ("dqn", "rainbow_dqn", "r2d2", "sac", "a2c", "ppo", "impala")
+
+
+@pytest.mark.parametrize("policy_type", DISCRETE)
+def test_a_part_of_the_observation_may_be_named_obs(policy_type):
+    found = []
+    for name in ("obs", "pos"):  # in the same place of the order
+        torch.manual_seed(0)
+        case = compile_config(ConfigSource.from_dict(dict_config(policy_type, name=name)))
+        torch.manual_seed(0)
+        batches = collected(case, 2)[1]
+        torch.manual_seed(0)
+        policy = create_policy(case.cfg.policy)
+        found.append([learn(policy, batch)["total_loss"].item() for batch in batches])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("policy_type", DISCRETE)
+def test_masks_of_floats_are_obeyed_also_by_random_actions(policy_type, tmp_path):
+    config = dict_config(policy_type, masked=True)
+    config["actor"] = {**config.get("actor", {}), "random_collect_size": 30}
+    outcome = serial_pipeline(config, seed=0, run_dir=tmp_path / "run", show=False)
+    assert outcome.result["stop_reason"] == "max_train_iter" and outcome.result["last_eval_return"] == 6.0
 
 
 @pytest.mark.gpu

@@ -195,6 +195,10 @@ def test_an_own_network_in_a_run(tmp_path):
         ({"learn": {"algo": {"clip_ratoi": 0.1}}}, "did you mean 'clip_ratio'"),
         ({"learn": {"algo": {"dual_clip": 0.5}}}, "policy.learn.algo.dual_clip"),
         ({"on_policy": False}, "on-policy"),
+        (
+            {"learn": {"ignore_done": True}},
+            r"policy\.learn\.ignore_done is true, but this policy's returns tell terminations .*expected false: ",
+        ),
     ],
 )
 def test_bad_values_leave_nothing_behind(tmp_path, policy, message):

@@ -309,3 +309,24 @@ def test_a_clip_out_of_range_is_said(arguments, message):
     with pytest.raises(ConfigError) as e:
         ppo_error(problem("categorical"), **arguments)
     assert str(e.value) == message
+
+
+@pytest.mark.parametrize("huge", [1e4, -1e4, INFINITE, -INFINITE])
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+def test_rows_that_do_not_count_may_be_far_away(huge, dual_clip):
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(7, 6, generator=generator, dtype=torch.float64)
+    weight = torch.tensor([1.5, 0.0, 1.5, 1.5, 0.0, 1.5], dtype=torch.float64)
+    counts = weight > 0
+    numbers[0] += torch.where(counts, 0.0, huge)
+    logp_new = numbers[0].requires_grad_()
+    loss, info = ppo_logp_error(ppo_logp_data(logp_new, *numbers[1:], weight), dual_clip=dual_clip)
+    (grad,) = torch.autograd.grad(loss.policy_loss, logp_new)
+    alone = numbers[:, counts].detach()
+    first = alone[0].requires_grad_()
+    expected, expected_info = ppo_logp_error(ppo_logp_data(first, *alone[1:], None), dual_clip=dual_clip)
+    (expected_grad,) = torch.autograd.grad(expected.policy_loss, first)
+    assert loss.policy_loss.item() == pytest.approx(expected.policy_loss.item())
+    assert torch.allclose(grad[counts], expected_grad) and (grad[~counts] == 0).all()
+    assert info.approx_kl == pytest.approx(expected_info.approx_kl)
+    assert info.clipfrac == pytest.approx(expected_info.clipfrac)

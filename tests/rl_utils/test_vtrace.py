@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import policy_gradient as oracle
 
+from nervex.rl_utils.advantage import gae, gae_data
 from nervex.rl_utils.distribution import entropy, log_prob, sample
-from nervex.rl_utils.gae import gae, gae_data
 from nervex.rl_utils.vtrace import compute_importance_weights, vtrace_data, vtrace_error, vtrace_returns
 from nervex.utils.errors import SpecError
 

@@ -39,6 +39,21 @@ def test_a_stopped_call_is_made_up_for(managed):
     assert actor.generate_data(n_episode=5, stop=lambda: True)[1]["total_step"] == 0
 
 
+def test_a_stopped_call_for_whole_episodes_is_made_up_for(managed):
+    actor, _ = managed(make_manager(num=1), traj_len=INF, n_sample=None, n_episode=5)
+
+    def steps():
+        return actor.generate_data()[1]["total_episode"]
+
+    info = actor.generate_data(stop=lambda: actor.episode_count >= 2)[1]
+    assert info["stopped"] and info["total_episode"] == 2
+    assert actor.generate_data(stop=lambda: actor.episode_count >= 3)[1]["total_episode"] == 1
+    held = actor.state_dict()
+    assert [steps(), steps()] == [2, 5]
+    actor.load_state_dict(held)  # what is owed is part of the state
+    assert [steps(), steps()] == [2, 5]
+
+
 def test_whole_episodes_do_not_count_against_samples(managed):
     actor, _ = managed(make_manager(num=1))
     actor.generate_data(n_episode=9)

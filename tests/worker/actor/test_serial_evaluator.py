@@ -5,6 +5,7 @@ from actor_envs import length_of, reward_of
 from actor_fakes import FakePolicy, make_manager
 
 from nervex.torch_utils import load_state, save_state
+from nervex.utils.errors import EnvFault
 from nervex.worker.actor.env_manager.env_runner import episode_seed
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
 
@@ -187,3 +188,32 @@ def test_actions_are_asked_for_without_gradients(make):
     )
     evaluator.evaluate(1)
     assert seen and all(seen)
+
+
+# Evaluations without an end
+
+
+@pytest.mark.parametrize("kind", ["base", "subprocess"])
+def test_an_episode_that_does_not_end(make, kind):
+    longest = max(result_of(assigned(7))[1])
+    assert make(kind, max_episode_step=longest).evaluate(7).episode_length.max() == longest
+    message = rf"env \d has played {longest} steps of one episode .*limit evaluator\.max_episode_step\); give the env a"
+    with pytest.raises(EnvFault, match=message):
+        make(kind, max_episode_step=longest - 1).evaluate(7)
+
+
+@pytest.mark.parametrize("kind", ["base", "subprocess"])
+@pytest.mark.parametrize("confirming", [False, True])
+def test_an_evaluation_that_is_given_up_has_not_begun(make, kind, confirming):
+    evaluator, whole = make(kind, n_episode=2), make(kind, n_episode=2)
+    evaluator.eval(0)
+    whole.eval(0)
+    before = evaluator.last, evaluator.best, evaluator.eval_count
+    evaluator._cfg["stop_val"] = -1.0  # every evaluation asks for a confirmation
+    asked = []
+    stop = (lambda: evaluator.eval_count == 3) if confirming else (lambda: len(asked) >= 2 or asked.append(1))
+    assert evaluator.eval(1, stop=stop) is None
+    assert (evaluator.last, evaluator.best, evaluator.eval_count) == before and evaluator.eval_count == 1
+    evaluator._cfg["stop_val"] = float("inf")
+    assert evaluator.eval(1) is whole.eval(1) is False
+    assert evaluator.last.episode_return.tolist() == whole.last.episode_return.tolist()

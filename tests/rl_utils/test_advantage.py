@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import policy_gradient as oracle
 
-from nervex.rl_utils.gae import gae, gae_data
+from nervex.rl_utils.advantage import gae, gae_data
 from nervex.rl_utils.recursion import backward_recursion
 from nervex.utils.errors import SpecError
 
