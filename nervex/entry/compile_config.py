@@ -86,7 +86,6 @@ def compile_config(
     main = {**build(MainConfig, data, source), "common": main["common"]}
     places = key_paths(policy_class.config_class, ("policy",))
     main["policy"] = build(policy_class.config_class, data["policy"], source, ("policy",), places)
-    settle_values(main)
     main["policy"]["import_names"] = _absolute(main["policy"]["import_names"], source, "policy")
     if main["policy"]["model_type"] and model_type is None:
         name = main["policy"]["model_type"] = _absolute_object(main["policy"]["model_type"], source)
@@ -94,6 +93,7 @@ def compile_config(
     if main["policy"]["use_cuda"] and not torch.cuda.is_available():
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
+    settle_values(main)
     if not actor_cfg or not evaluator_cfg:
         raise ConfigError(f"there are {len(actor_cfg)} collecting and {len(evaluator_cfg)} evaluating envs; expected "
                           "at least one of each")  # fmt: skip

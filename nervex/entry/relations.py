@@ -71,16 +71,17 @@ def share_values(source: ConfigSource, policy_config: type) -> None:
 
 
 def settle_values(main: dict[str, Any]) -> None:
-    """Gives the policy's defaults of values with one home to their other paths, too.
+    """Gives the defaults of values with one home to their other paths, too.
 
     Args:
-        main: the configuration with section ``policy`` completed, changed in place.
+        main: the complete configuration, changed in place.
     """
     for home, *others in _ONE_HOME:
         value = _get(main, home)
-        for path in others if home[0] == "policy" and value is not None else ():
-            if _get(main, path) is not None:
-                _set(main, path, value)
+        for *parents, key in others if value is not None else ():
+            section = _get(main, tuple(parents))
+            if isinstance(section, dict) and key in section:
+                section[key] = value
 
 
 def _number(value: Any) -> bool:

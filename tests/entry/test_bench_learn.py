@@ -70,7 +70,7 @@ def test_the_record_holds_the_run(whole: Path) -> None:
     rows = [r for r in read_metrics(whole / "work" / "seed_1" / "metrics.jsonl") if r["kind"] == "eval"]
     assert [p.return_mean for p in record.curve] == [r["eval_return"] for r in rows]
     assert record.final.episodes == 5 and record.final.env_step == record.env_step
-    assert record.curve[-1].env_step == record.env_step
+    assert 0 <= record.env_step - record.curve[-1].env_step < 8  # the budget may end within a collection
     (session,) = record.sessions
     assert session["versions"]["torch"] and session["machine"]["cores"] == os.cpu_count() and "commit" in session
     assert record.started <= record.finished

@@ -43,7 +43,7 @@ def test_two_values_for_one_home_are_refused() -> None:
 
 def minimal(policy_type: str, **policy: Any) -> ConfigSource:
     """What a user gives at least."""
-    env = {"env_type": "gymnasium", "env_id": "CartPole-v1", "actor_env_num": 2}
+    env = {"env_type": "gymnasium", "env_id": "CartPole-v1", "actor_env_num": 2, "evaluator_env_num": 1}
     return ConfigSource.from_dict(
         {"env": env, "policy": {"policy_type": policy_type, **policy}, "max_env_step": 100}, name="minimal"
     )
@@ -57,8 +57,8 @@ def test_a_rollout_without_a_length_has_the_default_one_of_the_policy(policy_typ
     assert length > 1 and cfg.actor.traj_len == cfg.policy.collect.traj_len == length
     assert compile_config(ConfigSource.from_dict(cfg.to_dict())).cfg.to_dict() == cfg.to_dict()
     parts = build_parts(compiled)
-    info = RolloutLearning(cfg, parts).collect()
-    assert parts.rollout is not None and info["total_step"] == 2 * length
+    RolloutLearning(cfg, parts).collect()
+    assert parts.rollout is not None
     assert [block["valid"].shape for block in parts.rollout.blocks] == [(length, 2)]
     parts.close()
 
@@ -67,6 +67,17 @@ def test_sequences_without_a_length_have_the_default_one_of_the_policy() -> None
     cfg = compile_config(minimal("r2d2")).cfg
     length = POLICY_REGISTRY.get("r2d2").config_class().collect.unroll_len
     assert length > 1 and cfg.replay_buffer.unroll_len == cfg.policy.collect.unroll_len == length
+    assert compile_config(ConfigSource.from_dict(cfg.to_dict())).cfg.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize("key", ["actor_env_num", "evaluator_env_num"])
+@pytest.mark.parametrize("policy_type", ["ppo", "dqn"])
+def test_numbers_of_envs_that_are_left_out_have_one_home_too(policy_type: str, key: str) -> None:
+    source = minimal(policy_type)
+    del source.data["env"][key]
+    cfg = compile_config(source).cfg
+    mode = cfg.policy.collect if key == "actor_env_num" else cfg.policy.eval
+    assert mode.env_num == cfg.env[key]
     assert compile_config(ConfigSource.from_dict(cfg.to_dict())).cfg.to_dict() == cfg.to_dict()
 
 

@@ -205,15 +205,17 @@ def test_an_episode_that_does_not_end(make, kind):
 @pytest.mark.parametrize("kind", ["base", "subprocess"])
 @pytest.mark.parametrize("confirming", [False, True])
 def test_an_evaluation_that_is_given_up_has_not_begun(make, kind, confirming):
-    evaluator, whole = make(kind, n_episode=2), make(kind, n_episode=2)
+    # low: every evaluation asks for a confirmation
+    cfg = {"n_episode": 2, "confirm_episode": 5, "stop_val": -1.0 if confirming else float("inf")}
+    evaluator, whole = make(kind, **cfg), make(kind, **cfg)
     evaluator.eval(0)
     whole.eval(0)
     before = evaluator.last, evaluator.best, evaluator.eval_count
-    evaluator._cfg["stop_val"] = -1.0  # every evaluation asks for a confirmation
+    count = evaluator.eval_count + confirming + 1  # where it is given up
     asked = []
-    stop = (lambda: evaluator.eval_count == 3) if confirming else (lambda: len(asked) >= 2 or asked.append(1))
-    assert evaluator.eval(1, stop=stop) is None
-    assert (evaluator.last, evaluator.best, evaluator.eval_count) == before and evaluator.eval_count == 1
-    evaluator._cfg["stop_val"] = float("inf")
-    assert evaluator.eval(1) is whole.eval(1) is False
+    assert (
+        evaluator.eval(1, stop=lambda: evaluator.eval_count == count and (len(asked) == 2 or asked.append(1))) is None
+    )
+    assert len(asked) == 2 and (evaluator.last, evaluator.best, evaluator.eval_count) == before
+    assert evaluator.eval(1) is whole.eval(1) is confirming
     assert evaluator.last.episode_return.tolist() == whole.last.episode_return.tolist()
