@@ -98,7 +98,7 @@ def ours(path: Path) -> None:
     from nervex.policy import create_policy
 
     torch.set_default_dtype(torch.float64)
-    for name, states in torch.load(path).items():
+    for name, states in torch.load(path, weights_only=True).items():
         kind = name.split()[0].lower()
         learn = {"learning_rate": RATE[name], "algo": {"discount_factor": 0.99}}
         policy = create_policy({"policy_type": kind, "model": {"obs_dim": OBS, "action_dim": ACTION}, "learn": learn})
