@@ -17,6 +17,7 @@ from nervex.entry.ledger import (
     Point,
     Record,
     config_hash,
+    differences,
     hashed_keys,
     read_ledger,
     read_record,
@@ -31,6 +32,7 @@ from nervex.entry.run_result import RunResult
 from nervex.entry.serial_entry import serial_pipeline
 from nervex.entry.serial_parts import build_evaluator
 from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.utils.config_helper import flatten_dict
 from nervex.utils.errors import ConfigError, RunFolderError
 from nervex.utils.files import atomic_write_text
 from nervex.worker.monitor.jsonl_sink import read_metrics
@@ -177,24 +179,22 @@ def _is_recorded(bench: Bench, seed: int, say: Callable[[str], None]) -> bool:
     if not path.exists():
         return False
     record = read_record(path)
-    if record.config_hash != bench.hash:
+    given = flatten_dict(bench.source.data).keys()
+    changed = differences(record.config, bench.compiled.cfg.to_dict(), given)
+    if changed:
         raise RunFolderError(
-            f"{path} is of another configuration: {_changes(record, bench)}; remove it (and {bench.work}) to run the "
-            "recipe anew, or give another --ledger and --work"
+            f"{path} is of another configuration: {_changes(record, bench, changed)}; remove it (and "
+            f"{bench.work}) to run the recipe anew, or give another --ledger and --work"
         )
     say(f"seed {seed}: recorded, final return {record.final.return_mean:.5g} over {record.final.episodes} episodes")
     return True
 
 
-def _changes(record: Record, bench: Bench) -> str:
+def _changes(record: Record, bench: Bench, changed: Sequence[str]) -> str:
     old, new = hashed_keys(record.config), hashed_keys(bench.compiled.cfg.to_dict())
-    changed = [
-        f"{key.replace('/', '.')} is {old.get(key)!r} there, {new.get(key)!r} here"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
+    texts = [f"{key.replace('/', '.')} is {old.get(key)!r} there, {new.get(key)!r} here" for key in changed[:3]]
     more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-    return "; ".join(changed[:3]) + more
+    return "; ".join(texts) + more
 
 
 def _run_seed(bench: Bench, seed: int, show: bool) -> Record | None:

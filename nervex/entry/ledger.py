@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -170,6 +170,17 @@ def hashed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns ``a/b/c`` -> value of the keys that :func:`config_hash` is made of."""
     flat = flatten_dict(_plain(config))
     return {key: _without_folder(value) for key, value in flat.items() if not key.startswith(_FREE_KEYS)}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], given: Collection[str] = ()) -> list[str]:
+    """Returns the hashed keys in which two resolved configurations differ, ``a/b/c``, sorted.
+
+    A key that only ``new`` has does not count unless it is among ``given``: it came with a later version, and at its
+    default it changes nothing.
+    """
+    there, here = hashed_keys(old), hashed_keys(new)
+    counted = there.keys() | (here.keys() & set(given))
+    return sorted(key for key in counted if key not in there or key not in here or there[key] != here[key])
 
 
 def session(started: str) -> dict[str, Any]:

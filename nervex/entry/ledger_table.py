@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from nervex.entry.ledger import Record, by_peer
+from nervex.entry.ledger import Record, by_peer, differences, hashed_keys
 from nervex.utils.errors import RunFolderError
 from nervex.utils.files import atomic_write_text, write_failure
 from nervex.utils.statistics import bootstrap_interval, difference_interval, iqm
@@ -135,13 +135,22 @@ def _remarks(records: Sequence[Record]) -> list[str]:
     """What a reader must know of records that differ in more than their seed."""
     found = []
     for peer, group in by_peer(records).items():
-        hashes = {r.config_hash for r in group}
-        if len(hashes) > 1:
-            found.append(f"**{peer or 'Ours'}: seeds of {len(hashes)} different configurations.**")
+        kinds: list[Record] = []
+        for record in group:
+            if not any(_is_same(record, kind) for kind in kinds):
+                kinds.append(record)
+        if len(kinds) > 1:
+            found.append(f"**{peer or 'Ours'}: seeds of {len(kinds)} different configurations.**")
     dirty = [r.seed for r in records if any(s.get("dirty") for s in r.sessions)]
     if dirty:
         found.append(f"Made with code that differs from its commit: seed {', '.join(map(str, dirty))}.")
     return found
+
+
+def _is_same(a: Record, b: Record) -> bool:
+    """Whether two seeds are of one configuration; keys that a later version added do not count."""
+    old, new = sorted((a, b), key=lambda record: len(hashed_keys(record.config)))
+    return not differences(old.config, new.config)
 
 
 def _seed_row(record: Record) -> list[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from nervex.entry import bench_learn as module
 from nervex.entry import serial_pipeline
 from nervex.entry.bench_learn import bench_learn, write_tables
 from nervex.entry.catalog import find_config
-from nervex.entry.ledger import Point, Record, config_hash, read_ledger, read_record, recipes, write_record
+from nervex.entry.ledger import Point, Record, config_hash, differences, read_ledger, read_record, recipes, write_record
 from nervex.entry.ledger_table import all_table, recipe_table
 from nervex.entry.plot_ledger import common_grid, draw_records, seed_curve
 from nervex.torch_utils.checkpoint import CheckpointManager
@@ -222,6 +223,32 @@ def test_config_hash_changes_with_what_matters() -> None:
         assert config_hash({**config, key: value}) != config_hash(config), key
 
 
+def test_a_key_of_a_later_version_makes_no_other_configuration() -> None:
+    old = {"seed": 1, "policy": {"learn": {"lr": 0.1, "gone": 3}}}
+    new = {"seed": 2, "policy": {"learn": {"lr": 0.1, "gone": 3, "compile": False}}}
+    assert differences(old, new) == []
+    assert differences(old, new, ["policy/learn/compile"]) == ["policy/learn/compile"]
+    assert differences(new, old) == ["policy/learn/compile"]
+    assert differences(old, {"policy": {"learn": {"lr": 0.2}}}) == ["policy/learn/gone", "policy/learn/lr"]
+
+
+def test_a_recorded_seed_counts_after_a_new_key_and_not_after_a_change(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "ledger", tmp_path / "ledger")
+    path = tmp_path / "ledger" / "cartpole_dqn" / "seed_1.json"
+    data = json.loads(path.read_text())
+    del data["config"]["policy"]["learn"]["learning_rate"]  # the recipe sets it
+    del data["config"]["evaluator"]["max_episode_step"]  # it does not set that
+    path.write_text(json.dumps(data))
+    with pytest.raises(RunFolderError, match=r"of another configuration: policy.learn.learning_rate is None there"):
+        bench(tmp_path)
+    data["config"]["policy"]["learn"]["learning_rate"] = read_record(
+        whole / "ledger" / "cartpole_dqn" / "seed_1.json"
+    ).config["policy"]["learn"]["learning_rate"]
+    path.write_text(json.dumps(data))
+    (record,) = bench(tmp_path)
+    assert record == read_record(path)
+
+
 def made(seed: int, final: float, peer: str = "", **changes: Any) -> Record:
     curve = (Point(0, 0.0, 10), Point(50, 2 * final, 10), Point(100, final + 1, 10))
     fields: dict[str, Any] = {
@@ -260,7 +287,7 @@ def test_tables_say_what_the_records_say(tmp_path: Path) -> None:
 
 
 def test_tables_warn_of_mixed_configs_and_changed_code(tmp_path: Path) -> None:
-    records = [made(0, 1.0, config_hash="a"), made(1, 1.0, config_hash="b", sessions=({"dirty": True},))]
+    records = [made(0, 1.0, config={"a": 1}), made(1, 1.0, config={"a": 2}, sessions=({"dirty": True},))]
     page = recipe_table(records)
     assert "**Ours: seeds of 2 different configurations.**" in page
     assert "Made with code that differs from its commit: seed 1." in page
