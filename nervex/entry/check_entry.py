@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervex.config.source import ConfigSource
+from nervex.config.source import ConfigSource, apply_overrides
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.entry.compile_config import CompiledConfig, compile_config
@@ -34,6 +34,10 @@ def check_config(source: ConfigSource) -> CheckReport:
         ConfigError, SpecError, EnvFault: the first problem, in one sentence.
     """
     compiled = compile_config(source)
+    if compiled.cfg.policy.learn.get(
+        "compile", False
+    ):  # takes longer than all of the check, and is no error if it fails
+        compiled = compile_config(apply_overrides(source, ["policy.learn.compile=false"]))
     parts = build_parts(compiled)
     report = CheckReport()
     try:

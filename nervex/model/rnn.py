@@ -72,6 +72,8 @@ class RecurrentCore(nn.Module):
 
     def _sequence(self, x: Tensor, held: list[Tensor], begin: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Runs the whole layer between one reset and the next, or single steps where that would be many runs."""
+        if torch.compiler.is_compiling():
+            return self._rows(x, held, begin)
         resets = [False] * len(x) if begin is None else begin.any(dim=1).tolist()
         starts = [0, *(t for t in range(1, len(x)) if resets[t])]
         advance = self._run
@@ -85,6 +87,14 @@ class RecurrentCore(nn.Module):
             rows, held = advance(piece, held)
             out.append(rows)
         return torch.cat(out), held  # [T, B, H]
+
+    def _rows(self, x: Tensor, held: list[Tensor], begin: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The same without a look at the values of ``begin``."""
+        out = []
+        for t in range(len(x)):
+            held = self._step(x[t], held if begin is None else _reset(held, begin[t]))
+            out.append(held[0])
+        return torch.stack(out), held
 
     def _row(self, x: Tensor, held: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         held = self._step(x.squeeze(0), held)

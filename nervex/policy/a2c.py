@@ -42,6 +42,7 @@ from nervex.policy.common_policy import CommonPolicy
 from nervex.policy.config import RolloutPolicyConfig
 from nervex.rl_utils.a2c import a2c_data, a2c_error
 from nervex.rl_utils.normalize import normalize_advantage
+from nervex.torch_utils.compiled import tensor_function
 
 
 @dataclass
@@ -95,17 +96,20 @@ class A2CPolicy(CommonPolicy):
         Returns:
             scalars: ``total_loss``, ``policy_loss``, ``value_loss``, ``entropy_loss``, ``cur_lr``.
         """
+        output = self._update(data)
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         algo = self._algo
         logit, value = forward_rows(self._agent, data, self._recurrent)  # value [B]
         adv = normalize_advantage(data["adv"], data["weight"]) if algo.adv_norm else data["adv"]  # [B]
         loss = a2c_error(a2c_data(logit, data["action"], value, adv, data["return_"], data["weight"]))
         total = loss.policy_loss + algo.value_weight * loss.value_loss - algo.entropy_weight * loss.entropy_loss
 
-        self._optimizer.zero_grad()
-        total.backward()
-        self._optimizer.step()
+        self._optimizer.descend(total)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": total.detach(),
             "policy_loss": loss.policy_loss.detach(),
             "value_loss": loss.value_loss.detach(),

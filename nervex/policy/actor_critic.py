@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from nervex.agent.agent import Agent
@@ -17,7 +16,7 @@ from nervex.policy.config import RolloutCollectConfig, RolloutLearnConfig
 from nervex.rl_utils.adder import Adder
 from nervex.rl_utils.distribution import Logit, masked_logit
 from nervex.rl_utils.trajectory import Trajectory
-from nervex.torch_utils.optimizer import Adam, RMSprop
+from nervex.torch_utils.optimizer import Adam, GuardedOptimizer, RMSprop
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
 
@@ -46,13 +45,14 @@ class GradientLearn(RolloutLearnConfig):
     grad_clip_norm: float = option(0.5, gt=0, doc="largest norm of the gradient; longer ones are scaled down")
 
 
-def build_optimizer(model: nn.Module, cfg: Any) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, cfg: Any) -> GuardedOptimizer:
     """Returns the optimizer that ``cfg``, a :class:`GradientLearn` as mapping, asks for."""
-    optimizer = {"rmsprop": RMSprop, "adam": Adam}[cfg.optimizer]
-    return optimizer(
+    optimizers: dict[str, Any] = {"rmsprop": RMSprop, "adam": Adam}
+    built: GuardedOptimizer = optimizers[cfg.optimizer](
         model.parameters(), lr=cfg.learning_rate, eps=cfg.optimizer_eps, weight_decay=cfg.weight_decay,
         grad_clip_type="clip_norm", clip_value=cfg.grad_clip_norm,
     )  # fmt: skip
+    return built
 
 
 def check_lengths(cfg: Any, recurrent: bool) -> None:

@@ -1,5 +1,6 @@
 """The interface of an algorithm: learn, collect, eval and command modes."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from nervex.config.schema import build
 from nervex.config.source import ConfigSource
 from nervex.model.normalized import NormalizedModel, RewardScale
 from nervex.policy.config import OpenPolicyConfig, PolicyConfig
+from nervex.torch_utils.compiled import CompiledFunction, tensor_functions
 from nervex.torch_utils.device import to_device
 from nervex.torch_utils.lr_schedule import LRSchedule
+from nervex.torch_utils.optimizer import GuardedOptimizer
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.import_helper import import_object
 from nervex.utils.registry import Registry
@@ -33,6 +36,7 @@ POLICY_REGISTRY = Registry(
     },
 )
 
+_logger = logging.getLogger("nervex")
 _FIELDS = ("learn", "collect", "eval", "command")
 
 
@@ -105,6 +109,8 @@ class Policy(ABC):
         for field in self._enabled:
             getattr(self, f"_init_{field}")()
         self._lr_schedule = self._build_lr_schedule() if "learn" in self._enabled else None
+        if "learn" in self._enabled and self._cfg.learn.get("compile", False):
+            self._compile()
 
     def _build_model(self, model_type: type | None) -> torch.nn.Module:
         if model_type is None and self._cfg.model_type:
@@ -143,6 +149,18 @@ class Policy(ABC):
             )
         optimizers = [part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)]
         return LRSchedule(optimizers, cfg.type, cfg.length or 1, cfg.end_factor, cfg.warmup)
+
+    def _compile(self) -> None:
+        """Puts compiled functions in the place of the methods that are functions of tensors."""
+        names = tensor_functions(type(self))
+        if not names:
+            _logger.warning(
+                "policy.learn.compile is true, but policy %s marks no method with nervex.torch_utils.tensor_function; "
+                "its updates run eagerly", type(self).__name__,
+            )  # fmt: skip
+        optimizers = [part for part in vars(self).values() if isinstance(part, GuardedOptimizer)]
+        for name in names:
+            setattr(self, name, CompiledFunction(getattr(self, name), self._model, optimizers, self._device))
 
     def _learn(self, data: Any) -> dict[str, Any]:
         assert self._lr_schedule is not None

@@ -76,14 +76,6 @@ def actor_critic_optimizers(model: torch.nn.Module, cfg: Any) -> tuple[Adam, Ada
     return actor, critic
 
 
-def optimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Makes one step down the gradient of ``loss`` to the parameters of ``optimizer``, and computes no other gradient:
-    those of the critic's weights, through which an actor's loss goes, would cost as much as the actor's own."""
-    optimizer.zero_grad()
-    loss.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
-    optimizer.step()
-
-
 def td_target(data: Mapping[str, Any], next_value: Tensor, algo: Any) -> Tensor:
     """Returns the n-step target of a batch of ``NStepWindow``, float [B].
 

@@ -33,11 +33,11 @@ from nervex.policy.continuous_common import (
     acting_agent,
     actor_critic_optimizers,
     learning_agent,
-    optimize,
     priority,
     td_target,
 )
 from nervex.rl_utils.continuous import critic_error, deterministic_policy_loss
+from nervex.torch_utils.compiled import tensor_function
 from nervex.utils.errors import ConfigError
 
 
@@ -77,29 +77,40 @@ class DDPGPolicy(CommonPolicy):
             ``total_loss``, ``critic_loss``, ``q_value``, with an update of the actor ``actor_loss`` (scalars),
             ``priority`` float [B], ``cur_lr`` of the critic.
         """
-        obs, next_obs, target_forward = data["obs"], data["next_obs"], self._agent.target_forward
+        output = self._update_critic(data)
+        self._iteration += 1
+        if self._iteration % self._algo.actor_update_freq == 0:
+            output |= self._update_actor(data)
+            output["total_loss"] = output["critic_loss"] + output["actor_loss"]
+            self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer_critic.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update_critic(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the critic's loss."""
+        next_obs, target_forward = data["next_obs"], self._agent.target_forward
         next_action = target_forward({"obs": next_obs})["action"]  # [B, A]
         next_q = target_forward({"obs": next_obs, "action": next_action}, mode="compute_q")["q_value"]  # [B]
-        q_value = self._agent.forward({"obs": obs, "action": data["action"]}, mode="compute_q")["q_value"]  # [B]
-        critic_loss, td_error = critic_error(q_value, td_target(data, next_q, self._algo), data["weight"])
-        optimize(self._optimizer_critic, critic_loss)
-        loss = critic_loss.detach()
-        output = {
-            "cur_lr": self._optimizer_critic.param_groups[0]["lr"],
-            "total_loss": loss,
-            "critic_loss": loss,
+        taken = {"obs": data["obs"], "action": data["action"]}
+        q_value = self._agent.forward(taken, mode="compute_q")["q_value"]  # [B]
+        loss, td_error = critic_error(q_value, td_target(data, next_q, self._algo), data["weight"])
+        self._optimizer_critic.descend(loss)
+        return {
+            "total_loss": loss.detach(),
+            "critic_loss": loss.detach(),
             "q_value": q_value.detach().mean(),
             "priority": priority(td_error),  # [B]
         }
-        self._iteration += 1
-        if self._iteration % self._algo.actor_update_freq == 0:
-            action = self._agent.forward({"obs": obs})["action"]  # [B, A]
-            own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [B]
-            actor_loss = deterministic_policy_loss(own_q)
-            optimize(self._optimizer_actor, actor_loss)
-            self._agent.target_update(self._agent.state_dict()["model"])
-            output |= {"actor_loss": actor_loss.detach(), "total_loss": loss + actor_loss.detach()}
-        return output
+
+    @tensor_function
+    def _update_actor(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps up the gradient of the critic's value of the actor's own actions."""
+        obs = data["obs"]
+        action = self._agent.forward({"obs": obs})["action"]  # [B, A]
+        own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [B]
+        loss = deterministic_policy_loss(own_q)
+        self._optimizer_actor.descend(loss)
+        return {"actor_loss": loss.detach()}
 
     def _init_collect(self) -> None:
         algo = self._cfg.learn.algo

@@ -34,6 +34,7 @@ from nervex.policy.config import (
 )  # fmt: skip
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.rl_utils.td import q_nstep_td_data, q_nstep_td_error_per_sample
+from nervex.torch_utils.compiled import tensor_function
 from nervex.torch_utils.optimizer import Adam
 
 
@@ -98,6 +99,13 @@ class DQNPolicy(CommonPolicy):
         Returns:
             ``total_loss`` and ``q_value`` (scalars), ``priority`` float [B], ``cur_lr``.
         """
+        output = self._update(data)
+        self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         q_value = self._agent.forward({"obs": data["obs"]})["logit"]  # [B, N]
         next_q_value = self._agent.target_forward({"obs": data["next_obs"]})["logit"]  # [B, N]
         next_action: Tensor | None = None  # greedy by the target network
@@ -110,12 +118,8 @@ class DQNPolicy(CommonPolicy):
         )
         loss, td_error = q_nstep_td_error_per_sample(td_data, self._gamma, self._nstep, value_gamma=data["value_gamma"])
 
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        self._agent.target_update(self._agent.state_dict()["model"])
+        self._optimizer.descend(loss)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": loss.detach(),
             "q_value": q_value.detach().mean(),
             "priority": td_error.abs(),  # [B]

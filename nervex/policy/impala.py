@@ -40,6 +40,7 @@ from nervex.rl_utils.distribution import Logit, log_prob
 from nervex.rl_utils.normalize import weighted_mean
 from nervex.rl_utils.upgo import upgo_loss
 from nervex.rl_utils.vtrace import vtrace_returns
+from nervex.torch_utils.compiled import tensor_function
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
 
@@ -101,6 +102,12 @@ class IMPALAPolicy(CommonPolicy):
             scalars: ``total_loss``, ``policy_loss``, ``value_loss``, ``entropy_loss``, ``rho`` (mean importance
             weight), ``cur_lr``, and with ``upgo`` the ``upgo_loss``.
         """
+        output = self._update(data)
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         algo, weight = self._algo, data["weight"]
         logit, value = self._forward_unrolls(data)  # value [L+1, n]
         with torch.no_grad():
@@ -121,11 +128,8 @@ class IMPALAPolicy(CommonPolicy):
             total = total + upgo
             further["upgo_loss"] = upgo.detach()
 
-        self._optimizer.zero_grad()
-        total.backward()
-        self._optimizer.step()
+        self._optimizer.descend(total)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": total.detach(),
             "policy_loss": loss.policy_loss.detach(),
             "value_loss": loss.value_loss.detach(),

@@ -43,6 +43,7 @@ from nervex.policy.config import RolloutLearnConfig, RolloutPolicyConfig
 from nervex.rl_utils.distribution import log_prob_and_entropy
 from nervex.rl_utils.normalize import normalize_advantage
 from nervex.rl_utils.ppo import ppo_logp_data, ppo_logp_error
+from nervex.torch_utils.compiled import tensor_function
 from nervex.torch_utils.optimizer import Adam
 
 
@@ -104,6 +105,12 @@ class PPOPolicy(CommonPolicy):
             ``cur_lr``; ``stop_epochs`` true where the policy has moved far enough from the one that collected, and
             nothing was updated any more.
         """
+        output = self._update(data)
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         algo = self._algo
         logit, value = forward_rows(self._agent, data, self._recurrent)  # value [B]
         logp, entropy = log_prob_and_entropy(logit, data["action"])  # [B]
@@ -116,11 +123,8 @@ class PPOPolicy(CommonPolicy):
 
         far = algo.target_kl is not None and bool(info.approx_kl > 1.5 * algo.target_kl)
         if not far:
-            self._optimizer.zero_grad()
-            total.backward()
-            self._optimizer.step()
+            self._optimizer.descend(total)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": total.detach(),
             "policy_loss": loss.policy_loss.detach(),
             "value_loss": loss.value_loss.detach(),

@@ -38,6 +38,7 @@ from nervex.policy.config import (
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.rl_utils.sequence_td import nstep_sequence_target, sequence_priority
 from nervex.rl_utils.value_rescale import value_inv_transform, value_transform
+from nervex.torch_utils.compiled import tensor_function
 from nervex.torch_utils.optimizer import Adam
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
@@ -116,6 +117,13 @@ class R2D2Policy(CommonPolicy):
         Returns:
             ``total_loss`` and ``q_value`` (scalars), ``priority`` float [B], ``cur_lr``.
         """
+        output = self._update(data)
+        self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         state, target_state = self._burn_in(data)
         data = {k: v if k == "weight" or v is None else _later(v, self._algo.burnin_step) for k, v in data.items()}
         inputs = {"obs": data["obs"], "begin": data["begin"]}
@@ -132,12 +140,8 @@ class R2D2Policy(CommonPolicy):
         weight = trained if data["weight"] is None else trained * data["weight"]
         loss = (weight * td_error.square()).sum() / trained.sum().clamp(min=1)
 
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        self._agent.target_update(self._agent.state_dict()["model"])
+        self._optimizer.descend(loss)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": loss.detach(),
             "q_value": taken.detach().mean(),
             "priority": sequence_priority(td_error, trained, self._algo.priority_eta),  # [B]

@@ -37,6 +37,7 @@ from nervex.policy.config import (
 )  # fmt: skip
 from nervex.rl_utils.dist_td import dist_nstep_td_data, dist_nstep_td_error_per_sample
 from nervex.rl_utils.exploration import epsilon_greedy
+from nervex.torch_utils.compiled import tensor_function
 from nervex.torch_utils.optimizer import Adam
 
 
@@ -109,6 +110,13 @@ class RainbowDQNPolicy(CommonPolicy):
         """
         self._reset_noise(self._agent.model)
         self._reset_noise(self._agent.target_model)
+        output = self._update(data)
+        self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the loss and returns the tensors of the output."""
         output = self._agent.forward({"obs": data["obs"]})
         target = self._agent.target_forward({"obs": data["next_obs"]})
         next_action = target["action"]  # [B], greedy by the target network
@@ -123,12 +131,8 @@ class RainbowDQNPolicy(CommonPolicy):
             td_data, self._algo.discount_factor, *self._atoms, self._algo.nstep, value_gamma=data["value_gamma"]
         )
 
-        self._optimizer.zero_grad()
-        loss.backward()
-        self._optimizer.step()
-        self._agent.target_update(self._agent.state_dict()["model"])
+        self._optimizer.descend(loss)
         return {
-            "cur_lr": self._optimizer.param_groups[0]["lr"],
             "total_loss": loss.detach(),
             "q_value": output["logit"].detach().mean(),
             "priority": error,  # [B]

@@ -39,7 +39,6 @@ from nervex.policy.continuous_common import (
     acting_agent,
     actor_critic_optimizers,
     learning_agent,
-    optimize,
     priority,
     td_target,
 )
@@ -52,6 +51,7 @@ from nervex.rl_utils.continuous import (
     soft_value,
 )
 from nervex.rl_utils.distribution import Logit, entropy, mode, sample, squashed_mode, squashed_sample
+from nervex.torch_utils.compiled import tensor_function
 from nervex.torch_utils.optimizer import Adam
 from nervex.utils.errors import ConfigError
 
@@ -129,19 +129,24 @@ class SACPolicy(CommonPolicy):
             ``total_loss``, ``critic_loss``, ``actor_loss``, ``alpha``, ``entropy``, ``q_value`` (scalars),
             ``priority`` float [B], ``cur_lr`` of the critics.
         """
+        output = self._update(data)
+        self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer_critic.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradients of the losses and returns the tensors of the output."""
         alpha = self._log_alpha.detach().exp()  # []
         q_value = self._q_value(data["obs"], data["action"])  # [C, B]
         target = td_target(data, self._next_value(data["next_obs"], alpha), self._algo)  # [B]
         critic_loss, td_error = critic_error(q_value, target, data["weight"])
-        optimize(self._optimizer_critic, critic_loss)
+        self._optimizer_critic.descend(critic_loss)
         logit = self._agent.forward({"obs": data["obs"]})["logit"]
         actor_loss, logp = self._actor_loss(data["obs"], logit, alpha)
-        optimize(self._optimizer_actor, actor_loss)
+        self._optimizer_actor.descend(actor_loss)
         if self._algo.auto_alpha:
-            optimize(self._optimizer_alpha, sac_alpha_loss(self._log_alpha, logp, self._target_entropy(logit)))
-        self._agent.target_update(self._agent.state_dict()["model"])
+            self._optimizer_alpha.descend(sac_alpha_loss(self._log_alpha, logp, self._target_entropy(logit)))
         return {
-            "cur_lr": self._optimizer_critic.param_groups[0]["lr"],
             "total_loss": critic_loss.detach() + actor_loss.detach(),
             "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),

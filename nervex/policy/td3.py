@@ -33,7 +33,6 @@ from nervex.policy.continuous_common import (
     acting_agent,
     actor_critic_optimizers,
     learning_agent,
-    optimize,
     priority,
     td_target,
 )
@@ -43,6 +42,7 @@ from nervex.rl_utils.continuous import (
     deterministic_policy_loss,
     smoothed_target_action,
 )
+from nervex.torch_utils.compiled import tensor_function
 
 TwinQAC = partial(QAC, use_twin_critic=True)
 
@@ -92,31 +92,42 @@ class TD3Policy(CommonPolicy):
             ``total_loss``, ``critic_loss``, ``q_value``, with an update of the actor ``actor_loss`` (scalars),
             ``priority`` float [B], ``cur_lr`` of the critics.
         """
-        algo, obs, next_obs = self._algo, data["obs"], data["next_obs"]
+        output = self._update_critic(data)
+        self._iteration += 1
+        if self._iteration % self._algo.actor_update_freq == 0:
+            output |= self._update_actor(data)
+            output["total_loss"] = output["critic_loss"] + output["actor_loss"]
+            self._agent.target_update(self._agent.state_dict()["model"])
+        return {"cur_lr": self._optimizer_critic.param_groups[0]["lr"], **output}
+
+    @tensor_function
+    def _update_critic(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps down the gradient of the critic's loss."""
+        algo, next_obs = self._algo, data["next_obs"]
         next_action = self._agent.target_forward({"obs": next_obs})["action"]  # [B, A]
         next_action = smoothed_target_action(next_action, algo.target_noise_sigma, algo.target_noise_clip)  # [B, A]
         next_q = self._agent.target_forward({"obs": next_obs, "action": next_action}, mode="compute_q")["q_value"]
         target = td_target(data, clipped_double_q(next_q), algo)  # [B]
-        q_value = self._agent.forward({"obs": obs, "action": data["action"]}, mode="compute_q")["q_value"]  # [2, B]
-        critic_loss, td_error = critic_error(q_value, target, data["weight"])
-        optimize(self._optimizer_critic, critic_loss)
-        loss = critic_loss.detach()
-        output = {
-            "cur_lr": self._optimizer_critic.param_groups[0]["lr"],
-            "total_loss": loss,
-            "critic_loss": loss,
+        taken = {"obs": data["obs"], "action": data["action"]}
+        q_value = self._agent.forward(taken, mode="compute_q")["q_value"]  # [2, B]
+        loss, td_error = critic_error(q_value, target, data["weight"])
+        self._optimizer_critic.descend(loss)
+        return {
+            "total_loss": loss.detach(),
+            "critic_loss": loss.detach(),
             "q_value": q_value.detach().mean(),
             "priority": priority(td_error),  # [B]
         }
-        self._iteration += 1
-        if self._iteration % algo.actor_update_freq == 0:
-            action = self._agent.forward({"obs": obs})["action"]  # [B, A]
-            own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [2, B]
-            actor_loss = deterministic_policy_loss(own_q[0] if own_q.dim() == 2 else own_q)
-            optimize(self._optimizer_actor, actor_loss)
-            self._agent.target_update(self._agent.state_dict()["model"])
-            output |= {"actor_loss": actor_loss.detach(), "total_loss": loss + actor_loss.detach()}
-        return output
+
+    @tensor_function
+    def _update_actor(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Steps up the gradient of the critic's value of the actor's own actions."""
+        obs = data["obs"]
+        action = self._agent.forward({"obs": obs})["action"]  # [B, A]
+        own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [2, B]
+        loss = deterministic_policy_loss(own_q[0] if own_q.dim() == 2 else own_q)
+        self._optimizer_actor.descend(loss)
+        return {"actor_loss": loss.detach()}
 
     def _init_collect(self) -> None:
         algo = self._cfg.learn.algo

@@ -25,5 +25,6 @@ __getattr__, __dir__ = lazy_exports(
         "load_generator_state": "nervex.torch_utils.seeds",
         "to_device": "nervex.torch_utils.device",
         "pick_threads": "nervex.torch_utils.device",
+        "tensor_function": "nervex.torch_utils.compiled",
     },
 )

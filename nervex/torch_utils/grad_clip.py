@@ -103,16 +103,25 @@ class GradGuard:
         )
         self.ignored_count = torch.zeros((), dtype=torch.int64)
 
-    @torch.no_grad()
+    @property
+    def counts(self) -> bool:
+        """Whether a guard keeps running means, whose correction counts gradients in Python."""
+        return any(guard is not None and guard.running for guard in self._guards().values())
+
     def apply(self, params: Sequence[Tensor]) -> None:
-        """Guards the gradients of ``params`` in place.
+        """Guards the gradients of ``params`` in place, see :meth:`guard`."""
+        self.guard([p.grad for p in params])
+
+    @torch.no_grad()
+    def guard(self, gradients: Sequence[Tensor | None]) -> None:
+        """Guards gradients in place.
 
         Args:
-            params: always the same ones in the same order, all on one device; those without a gradient are left out.
+            gradients: always of the same parameters in the same order, all on one device; None: there is none.
         """
         if self._ignore is None and self._clip is None:
             return
-        held = [(i, p.grad) for i, p in enumerate(params) if p.grad is not None]
+        held = [(i, grad) for i, grad in enumerate(gradients) if grad is not None]
         if not held:
             return
         index, grads = [i for i, _ in held], [g for _, g in held]
@@ -156,6 +165,7 @@ class _Threshold:
 
     Attributes:
         kind: the option's name, for the state.
+        running: it is a multiple of a running mean.
     """
 
     def __init__(
@@ -174,7 +184,7 @@ class _Threshold:
         self._timestep = max(1, timestep)
         self._decay = decay
         self._of_norm = kind.endswith("norm")
-        self._running = running
+        self.running = running
         self._second: dict[int, Tensor] = {}  # index of the parameter (0 for the norm) -> v̂
         self._seen: dict[int, int] = {}  # the same -> gradients in it
 
@@ -186,7 +196,7 @@ class _Threshold:
     def limits(self, index: Sequence[int], grads: Sequence[Tensor]) -> list[Tensor]:
         """Returns the limit of each gradient (0-d or of its shape), or one for the norm; takes ``grads`` into the
         running means after that."""
-        if not self._running:
+        if not self.running:
             assert self._value is not None
             count = 1 if self._of_norm else len(grads)
             return [torch.full((), self._value, dtype=g.dtype, device=g.device) for g in grads[:count]]
@@ -208,7 +218,7 @@ class _Threshold:
         if self._of_norm:
             factor = (limits[0] / total_norm(grads, self._norm_type)).clamp(max=1)
             torch._foreach_mul_(list(grads), torch.where(torch.isnan(factor), 1, factor))
-        elif not self._running:
+        elif not self.running:
             assert self._value is not None
             torch._foreach_clamp_min_(list(grads), -self._value)
             torch._foreach_clamp_max_(list(grads), self._value)

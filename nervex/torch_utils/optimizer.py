@@ -34,6 +34,12 @@ class GuardedOptimizer(torch.optim.Optimizer):
     """
 
     _guard: GradGuard
+    _groups: list["_Group"] | None = None  # what compiled code reads; None: to be made
+
+    @property
+    def counts(self) -> bool:
+        """Whether the guards count gradients in Python, which compiled code cannot."""
+        return self._guard.counts
 
     @property
     def ignored_count(self) -> Tensor:
@@ -57,9 +63,59 @@ class GuardedOptimizer(torch.optim.Optimizer):
         self._update()
         return loss
 
+    def descend(self, loss: Tensor) -> None:
+        """Makes one step down the gradient of ``loss`` (0-d) to the parameters of this optimizer.
+
+        No other gradient is computed: those of a critic's weights, through which an actor's loss goes, would cost as
+        much as the actor's own. Compiled code that calls it needs :meth:`prepare` before each call.
+        """
+        if torch.compiler.is_compiling():
+            self._descend_traced(loss)
+            return
+        self.zero_grad()
+        loss.backward(inputs=[p for group in self.param_groups for p in group["params"] if p.requires_grad])
+        self.step()
+
+    def prepare(self) -> None:
+        """Brings what compiled code reads up to date: states of all parameters, learning rates as tensors."""
+        if self._groups is None:
+            self._groups = [
+                _Group(group, params, {name: self._slots(name, params) for name in self._slot_names(group)})
+                for group in self.param_groups
+                if (params := [p for p in group["params"] if p.requires_grad])
+            ]
+        for held in self._groups:
+            held.refresh()
+
+    def _descend_traced(self, loss: Tensor) -> None:
+        assert self._groups is not None
+        params = [p for group in self._groups for p in group.params]
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        with torch.no_grad():
+            self._guard.guard(grads)
+            first = 0
+            for group in self._groups:
+                self._update_traced(group, grads[first : first + len(group.params)])
+                first += len(group.params)
+
+    def _slots(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the running tensors of that name, zeros at first."""
+        for p in params:
+            if name not in self.state[p]:
+                self.state[p][name] = p.new_zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(p)
+        return [self.state[p][name] for p in params]
+
+    @abstractmethod
+    def _slot_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Returns the names of the running tensors that a parameter of the group has."""
+
     @abstractmethod
     def _update(self) -> None:
         """Moves the weights along the gradients as they are."""
+
+    @abstractmethod
+    def _update_traced(self, group: "_Group", grads: Sequence[Tensor | None]) -> None:
+        """The same in plain tensor operations, for compiled code."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the optimizer and of its guards, a state tree of numbers and tensors."""
@@ -77,6 +133,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
         if guard is not None:
             self._guard.check_state(guard)
         super().load_state_dict(state)
+        self._groups = None
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)  # options that torch's own has not
@@ -101,6 +158,30 @@ class GuardedOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_guard": self._guard}
+
+
+class _Group:
+    """A parameter group as compiled code reads it.
+
+    Attributes:
+        options: of the group.
+        params: its trained parameters.
+        slots: name -> running tensors, one per parameter.
+        lr: learning rate, float32 0-d.
+    """
+
+    def __init__(self, options: dict[str, Any], params: list[Tensor], slots: dict[str, list[Tensor]]) -> None:
+        self.options = options
+        self.params = params
+        self.slots = slots
+        self.lr = params[0].new_zeros((), dtype=torch.float32)
+        self._lr_shown: float | None = None
+
+    def refresh(self) -> None:
+        """Takes over the group's learning rate."""
+        if self._lr_shown != self.options["lr"]:
+            self._lr_shown = self.options["lr"]
+            self.lr.fill_(self._lr_shown)
 
 
 class Adam(GuardedOptimizer, torch.optim.Adam):
@@ -152,6 +233,28 @@ class Adam(GuardedOptimizer, torch.optim.Adam):
         # torch puts hooks around the step of its own class once a plain Adam exists; ours has run them already
         step = step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined]
         step(self)
+
+    def _slot_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+
+    def _update_traced(self, group: _Group, grads: Sequence[Tensor | None]) -> None:
+        slots, options = group.slots, group.options
+        beta1, beta2 = options["betas"]
+        decay, decoupled = options["weight_decay"], options["decoupled_weight_decay"]
+        for i, (p, g) in enumerate(zip(group.params, grads, strict=True)):
+            if g is None:
+                continue
+            grad = g + decay * p if decay and not decoupled else g
+            step, first, second = slots["step"][i], slots["exp_avg"][i], slots["exp_avg_sq"][i]
+            step.add_(1)
+            if decay and decoupled:
+                p.mul_(1 - group.lr * decay)
+            first.lerp_(grad, 1 - beta1)
+            second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            if options["amsgrad"]:
+                second = slots["max_exp_avg_sq"][i].copy_(torch.maximum(slots["max_exp_avg_sq"][i], second))
+            root = second.sqrt() * (1 - beta2**step).rsqrt() + options["eps"]
+            p.sub_(group.lr / (1 - beta1**step) * first / root)
 
 
 class RMSprop(GuardedOptimizer):
@@ -207,37 +310,47 @@ class RMSprop(GuardedOptimizer):
     def _update(self) -> None:
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            grads = [p.grad for p in params]
-            if group["weight_decay"]:
-                grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-            second = self._moments("square_avg", params)
-            torch._foreach_mul_(second, group["alpha"])
-            torch._foreach_addcmul_(second, grads, grads, 1 - group["alpha"])
-            if group["centered"]:
-                first = self._moments("grad_avg", params)
-                torch._foreach_lerp_(first, grads, 1 - group["alpha"])
-                second = list(torch._foreach_addcmul(second, first, first, -1))
-                torch._foreach_clamp_min_(second, 0)  # below it by rounding only
-            if group["eps_inside"]:
-                divisor = torch._foreach_sqrt(torch._foreach_add(second, group["eps"]))
-            else:
-                divisor = torch._foreach_add(torch._foreach_sqrt(second), group["eps"])
-            update = list(torch._foreach_div(grads, divisor))
-            if group["momentum"]:
-                held = self._moments("momentum_buffer", params)
-                torch._foreach_mul_(held, group["momentum"])
-                torch._foreach_add_(held, update)
-                update = held
-            torch._foreach_add_(params, update, alpha=-group["lr"])
+            if params:
+                slots = {name: self._slots(name, params) for name in self._slot_names(group)}
+                self._move(group, params, [p.grad for p in params], slots, group["lr"])
 
-    def _moments(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the running tensors of that name, zeros at first."""
-        for p in params:
-            if name not in self.state[p]:
-                self.state[p][name] = torch.zeros_like(p)
-        return [self.state[p][name] for p in params]
+    def _slot_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        used = {"square_avg": True, "grad_avg": group["centered"], "momentum_buffer": group["momentum"]}
+        return tuple(name for name, is_used in used.items() if is_used)
+
+    def _update_traced(self, group: _Group, grads: Sequence[Tensor | None]) -> None:
+        held = [i for i, grad in enumerate(grads) if grad is not None]
+        slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
+        self._move(group.options, [group.params[i] for i in held], [grads[i] for i in held], slots, group.lr)
+
+    @staticmethod
+    def _move(
+        options: dict[str, Any], params: list[Tensor], grads: list[Any], slots: dict[str, list[Tensor]], lr: Any
+    ) -> None:
+        if options["weight_decay"]:
+            grads = list(torch._foreach_add(grads, params, alpha=options["weight_decay"]))
+        second = slots["square_avg"]
+        torch._foreach_mul_(second, options["alpha"])
+        torch._foreach_addcmul_(second, grads, grads, 1 - options["alpha"])
+        if options["centered"]:
+            first = slots["grad_avg"]
+            torch._foreach_lerp_(first, grads, 1 - options["alpha"])
+            second = list(torch._foreach_addcmul(second, first, first, -1))
+            torch._foreach_clamp_min_(second, 0)  # below it by rounding only
+        if options["eps_inside"]:
+            divisor = torch._foreach_sqrt(torch._foreach_add(second, options["eps"]))
+        else:
+            divisor = torch._foreach_add(torch._foreach_sqrt(second), options["eps"])
+        update = list(torch._foreach_div(grads, divisor))
+        if options["momentum"]:
+            held = slots["momentum_buffer"]
+            torch._foreach_mul_(held, options["momentum"])
+            torch._foreach_add_(held, update)
+            update = held
+        if isinstance(lr, Tensor):
+            torch._foreach_sub_(params, torch._foreach_mul(update, lr))
+        else:
+            torch._foreach_add_(params, update, alpha=-lr)
 
 
 def _can_fuse(params: Sequence[Any]) -> bool:

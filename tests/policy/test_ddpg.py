@@ -1,5 +1,6 @@
 """DDPG: whole updates against the oracle, its acting, what it learns, and a run that is resumed."""
 
+import logging
 import os
 import signal
 
@@ -179,9 +180,9 @@ class TestLearning:
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, name, **further):
     noise = {} if name == "sac" else {"policy__collect__noise_type": "ou"}
-    cfg = tools.small_run(name, "endless_target", 320, **{"learner__log_freq": 20, **noise})
+    cfg = tools.small_run(name, "endless_target", 320, **{"learner__log_freq": 20, **noise, **further})
 
     def interrupt(learner):
         if learner.last_iter.val == 33:
@@ -195,6 +196,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, name):
     assert found[0] == found[1]
     states = [CheckpointManager(tmp_path / n / "checkpoints").load_latest().weights for n in ("whole", "part")]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_so_it_does_with_compiled_updates(tmp_path, name, caplog):
+    with caplog.at_level(logging.INFO, "nervex"):
+        test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, name, policy__learn__compile=True)
+    assert caplog.text.count("compiled in") == {"td3": 6, "sac": 3}[name]
 
 
 def test_a_batch_of_the_wrong_shape_is_named():
