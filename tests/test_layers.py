@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"utils"},
-    {"config"},
+    {"config", "kernels"},
     {"torch_utils"},
     {"data", "rl_utils", "league"},
     {"model", "envs"},
@@ -29,6 +29,7 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "envpool": ("nervex/worker/actor/env_manager/", "app_zoo/"),
     "imageio_ffmpeg": ("nervex/utils/video.py",),
     "matplotlib": ("nervex/entry/plot.py", "nervex/entry/plot_ledger.py"),
+    "numba": ("nervex/kernels/jit.py",),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),
 }
@@ -139,7 +140,7 @@ def test_import_nervex_and_help_need_no_torch() -> None:
     code = (
         "import sys, nervex, nervex.cli\n"
         "try:\n    nervex.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'numpy', 'gymnasium', 'matplotlib', 'rich', 'yaml'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'numba', 'gymnasium', 'matplotlib', 'rich', 'yaml'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)

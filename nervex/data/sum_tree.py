@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nervex import kernels
+
 
 class SumTree:
     """Complete binary tree whose leaves are non-negative priorities and whose nodes are sums of their children.
@@ -13,7 +15,6 @@ class SumTree:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._size = 1 << max(capacity - 1, 1).bit_length()
-        self._depth = self._size.bit_length() - 1
         self._node = np.zeros(2 * self._size, dtype=np.float64)
 
     @property
@@ -26,12 +27,21 @@ class SumTree:
         return self._node[index + self._size]
 
     def update(self, index: np.ndarray, priority: np.ndarray) -> None:
-        """Sets the priorities of leaves ``index`` int [M]; of equal indices the last one counts."""
-        node = np.asarray(index, dtype=np.int64) + self._size
-        self._node[node] = priority
-        for _ in range(self._depth):
-            node = node >> 1
-            self._node[node] = self._node[2 * node] + self._node[2 * node + 1]
+        """Sets the priorities of leaves ``index`` int [M]; of equal indices the last one counts.
+
+        Raises:
+            IndexError: there is no such leaf.
+        """
+        leaf = np.array(index, dtype=np.int64)
+        value = np.empty(len(leaf), dtype=np.float64)
+        value[:] = priority
+        if len(leaf):
+            # the compiled walk does not look where it writes
+            if leaf.min() < 0 or leaf.max() >= self.capacity:
+                raise IndexError(
+                    f"SumTree.update: got leaves {leaf.min()} to {leaf.max()}, has 0 to {self.capacity - 1}"
+                )
+            kernels.set_leaves(self._node, leaf, value)
 
     def find(self, mass: np.ndarray) -> np.ndarray:
         """Returns the leaves in whose interval of the cumulated priorities each ``mass`` float [M] falls, int64 [M].
@@ -39,12 +49,6 @@ class SumTree:
         A leaf of priority 0 is never returned while the total is positive.
         """
         mass = np.array(mass, dtype=np.float64)
-        node = np.ones(len(mass), dtype=np.int64)
-        for _ in range(self._depth):
-            left = 2 * node
-            left_sum = self._node[left]
-            # rounding may leave mass beyond the left sum although the right half is empty
-            right = (mass >= left_sum) & (self._node[left + 1] > 0)
-            mass = np.where(right, mass - left_sum, mass)
-            node = left + right
-        return node - self._size
+        leaf = np.empty(len(mass), dtype=np.int64)
+        kernels.find_leaves(self._node, mass, leaf)
+        return leaf

@@ -65,8 +65,8 @@ def perceptron(
 
 
 def init_orthogonal(module: nn.Module, gain: float = HIDDEN_GAIN) -> None:
-    """Makes the weights of linear and convolutional layers orthogonal with ``gain``, those of recurrent ones with gain
-    1, and their biases zero.
+    """Makes the weights of linear and convolutional layers orthogonal with ``gain`` and their biases zero, and weights
+    of recurrent layers orthogonal with gain 1.
 
     Saxe et al. 2014, https://arxiv.org/abs/1312.6120; for policy gradients √2 in hidden layers, 0.01 in the last layer
     of the policy and 1 in that of the value: Engstrom et al. 2020, https://arxiv.org/abs/2005.12729; Andrychowicz et
@@ -78,7 +78,7 @@ def init_orthogonal(module: nn.Module, gain: float = HIDDEN_GAIN) -> None:
             for parameter in part.parameters(recurse=False):
                 if parameter.dim() > 1:
                     nn.init.orthogonal_(parameter, 1.0 if recurrent else gain)
-                else:
+                elif not recurrent:
                     nn.init.zeros_(parameter)
 
 

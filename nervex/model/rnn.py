@@ -13,11 +13,16 @@ State = dict[str, Tensor]
 
 _TYPES = ("none", "lstm", "gru")
 _LSTM_TYPES = ("none", "normal", "pytorch")
+_KEEP_BIAS = 1.0
 _RUN_COST = 4  # a run of the layer over a few rows costs about as much as this many single steps
 
 
 class RecurrentCore(nn.Module):
     """One LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078) layer.
+
+    Biases begin at 0, and that of the gate which keeps the state at 1: at 0 half of the state, and of the gradient that
+    flows back along it, would be lost at every row (Gers et al. 2000, https://doi.org/10.1162/089976600300015015;
+    Jozefowicz et al. 2015, http://proceedings.mlr.press/v37/jozefowicz15.html).
 
     The state is a dict of tensors [B, H]: ``h``, and ``c`` of an LSTM; None stands for zeros.
 
@@ -35,6 +40,10 @@ class RecurrentCore(nn.Module):
             raise ConfigError(f"rnn_hidden_dim is {hidden_dim}; expected at least 1")
         lstm = rnn_type == "lstm"
         self.layer: nn.LSTM | nn.GRU = (nn.LSTM if lstm else nn.GRU)(input_dim, hidden_dim)
+        with torch.no_grad():
+            self.layer.bias_ih_l0.zero_()
+            self.layer.bias_hh_l0.zero_()
+            self.layer.bias_ih_l0[hidden_dim : 2 * hidden_dim] = _KEEP_BIAS  # LSTM: i, f, g, o; GRU: r, z, n
         self.out_dim = hidden_dim
         self._keys = ("h", "c") if lstm else ("h",)
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nervex.rl_utils.recursion import Ends, backward_recursion, check_values
+from nervex import kernels
+from nervex.rl_utils.recursion import Ends, array, backward_recursion, check_values, kernel_serves, new_table
 
 
 class gae_data(NamedTuple):
@@ -52,5 +53,9 @@ def gae(data: gae_data, gamma: float = 0.99, lambda_: float = 0.97) -> Tensor:
     check_values("gae", value, reward)
     ends = Ends("gae", reward, terminated, truncated, valid)
     with torch.no_grad():
+        if kernel_serves(reward, value, *ends.masks):
+            adv = new_table(reward)  # [T, B]
+            kernels.gae(array(value), array(reward), *ends.arrays(), float(gamma), float(lambda_), adv.numpy())
+            return adv
         error = ends.td_error(value, reward, gamma)  # [T, B] δ
         return backward_recursion(error, ends.cut(torch.full_like(error, gamma * lambda_)))

@@ -141,7 +141,7 @@ def categorical_projection(prob: Tensor, support: Tensor, v_min: float, v_max: f
 
     Bellemare et al. 2017, https://arxiv.org/abs/1707.06887, eq. 7. The trap of the usual lower and upper neighbor,
     ⌊b⌋ and ⌈b⌉ with shares ⌈b⌉ − b and b − ⌊b⌋, is a mass that falls exactly on an atom: both are that atom, both
-    shares 0, and the mass is lost. Here the share is a function of the distance alone.
+    shares 0, and the mass is lost. Here the upper neighbor is the one after the lower, so that shares sum to 1.
 
     Args:
         prob: masses p_j, float [B, n_atom].
@@ -161,7 +161,20 @@ def categorical_projection(prob: Tensor, support: Tensor, v_min: float, v_max: f
     n_atom = prob.shape[1]
     _check_atoms(fn, v_min, v_max, n_atom)
     position = ((support - v_min) * ((n_atom - 1) / (v_max - v_min))).clamp(0, n_atom - 1)  # [B, n_atom] in units of Δ
-    index = torch.arange(n_atom, dtype=prob.dtype, device=prob.device)
+    return _moved(prob, position) if prob.device.type == "cpu" else _gathered(prob, position)
+
+
+def _moved(prob: Tensor, position: Tensor) -> Tensor:
+    """Adds each mass to its two neighbors; B·n_atom operations."""
+    lower = position.long().clamp(0, prob.shape[1] - 2)  # [B, n_atom]; of NaN, whose share is NaN, any atom
+    upper_mass = (position - lower) * prob  # [B, n_atom]
+    out = torch.zeros_like(upper_mass).scatter_add(1, lower, prob - upper_mass)
+    return out.scatter_add(1, lower + 1, upper_mass)  # [B, n_atom]
+
+
+def _gathered(prob: Tensor, position: Tensor) -> Tensor:
+    """Sums for each atom what reaches it, in a fixed order also on a GPU; B·n_atom² operations."""
+    index = torch.arange(prob.shape[1], dtype=prob.dtype, device=prob.device)
     share = (1 - (position.unsqueeze(1) - index.unsqueeze(1)).abs()).clamp(min=0)  # [B, n_atom (to), n_atom (from)]
     return (share * prob.unsqueeze(1)).sum(dim=2)  # [B, n_atom]
 

@@ -5,9 +5,49 @@ next-step autoreset: after an episode's end comes a dummy row, not valid, whose 
 ``value[t+1]`` is what a truncated row bootstraps from.
 """
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from nervex.rl_utils.checks import check_shape
+
+# In a smaller table a compiled loop saves less, over a whole run, than loading its compiler costs (0.2 s, 100 MiB).
+MIN_KERNEL_ROWS = 1 << 15
+
+
+def kernel_serves(*columns: Tensor | None) -> bool:
+    """Returns whether the loops of :mod:`nervex.kernels` can compute a table, and are faster.
+
+    That is when the table is large and all columns are plain tensors on the CPU, of one dtype (float32 or float64;
+    masks bool), which nobody traces and through which no gradient flows. In all other cases torch computes the same,
+    but for rounding. The choice depends on sizes and types alone, so that equal calls give equal bits.
+
+    Args:
+        columns: the table [T, B], then what goes with it; None is passed over.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    table = columns[0]
+    if table is None or table.numel() < MIN_KERNEL_ROWS or table.dtype not in (torch.float32, torch.float64):
+        return False
+    # under a dispatch mode (fake tensors, tracing) what NumPy does would go unseen
+    return torch._C._len_torch_dispatch_stack() == 0 and all(
+        x is None or (_is_plain(x) and x.dtype in (table.dtype, torch.bool)) for x in columns
+    )
+
+
+def _is_plain(x: Tensor) -> bool:
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
+
+
+def array(x: Tensor) -> np.ndarray:
+    """Returns the values of a tensor as a contiguous array, which shares memory if ``x`` is contiguous."""
+    return x.detach().contiguous().numpy()
 
 
 def backward_recursion(first: Tensor, factor: Tensor) -> Tensor:
@@ -34,6 +74,11 @@ def backward_recursion(first: Tensor, factor: Tensor) -> Tensor:
     return x
 
 
+def new_table(like: Tensor) -> Tensor:
+    """Returns a contiguous tensor [T, B] of the same size and dtype, for a kernel to fill."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False)
+
+
 class Ends:
     """Where episodes end in rows [T, B], and which rows are transitions.
 
@@ -45,7 +90,7 @@ class Ends:
         valid: the row is a transition and not a dummy or padding; [T, B]; None: all are.
 
     Attributes:
-        goes_on: the next row belongs to the same episode, bool [T, B], or None: it always does.
+        terminated, truncated, valid: bool [T, B], or None.
 
     Raises:
         SpecError: a shape does not fit.
@@ -58,12 +103,36 @@ class Ends:
         for name, column in (("terminated", terminated), ("truncated", truncated), ("valid", valid)):
             if column is not None:
                 check_shape(fn, name, column, shape)
+        self._lanes = shape[-1]
         self.terminated = None if terminated is None else terminated.bool()
+        self.truncated = None if truncated is None else truncated.bool()
         self.valid = None if valid is None else valid.bool()
-        self.goes_on = self.valid
-        for end in (self.terminated, None if truncated is None else truncated.bool()):
-            if end is not None:
-                self.goes_on = ~end if self.goes_on is None else self.goes_on & ~end
+        self._goes_on: Tensor | None = None
+
+    @property
+    def goes_on(self) -> Tensor | None:
+        """Whether the next row belongs to the same episode, bool [T, B]; None: it always does."""
+        if self._goes_on is None:  # not a cached_property, whose lock torch.compile cannot trace
+            self._goes_on = self.valid
+            for end in (self.terminated, self.truncated):
+                if end is not None:
+                    self._goes_on = ~end if self._goes_on is None else self._goes_on & ~end
+        return self._goes_on
+
+    @property
+    def masks(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """``terminated``, ``truncated`` and ``valid``, bool [T, B] or None."""
+        return self.terminated, self.truncated, self.valid
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the masks as the kernels take them: bool [T, B], or [1, B] for one that is None."""
+        never, always = np.zeros((1, self._lanes), np.bool_), np.ones((1, self._lanes), np.bool_)
+        terminated, truncated, valid = (None if mask is None else array(mask) for mask in self.masks)
+        return (
+            never if terminated is None else terminated,
+            never if truncated is None else truncated,
+            always if valid is None else valid,
+        )
 
     def next_value(self, value: Tensor) -> Tensor:
         """Returns what the rows bootstrap from, float [T, B]: value[t+1], 0 where the task terminated."""

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nervex import kernels
 from nervex.rl_utils.checks import check_shape
+from nervex.rl_utils.recursion import array, kernel_serves
 from nervex.rl_utils.value_td import check_float, row_masks
 from nervex.utils.errors import ConfigError
 
@@ -69,12 +71,25 @@ def nstep_sequence_target(
     trainable = trainable_rows(terminated, truncated, valid)
     with torch.no_grad():
         value = next_value if value_inv_transform is None else value_inv_transform(next_value)  # [T, B]
-        return_ = value  # [T, B] of no steps; each turn adds one
-        for _ in range(nstep):
-            later = torch.where(terminated, 0, gamma * _next_row(return_))  # [T, B]; that of a dummy stays its value
-            return_ = torch.where(trainable, reward + later, value)
+        return_ = _nstep_returns(value, reward, terminated, trainable, gamma, nstep)  # [T, B]
         target = return_ if value_transform is None else value_transform(return_)
         return torch.where(trainable, target, 0), trainable
+
+
+def _nstep_returns(
+    value: Tensor, reward: Tensor, terminated: Tensor, trainable: Tensor, gamma: float, nstep: int
+) -> Tensor:
+    if kernel_serves(reward, value, terminated, trainable):
+        return_ = value.clone(memory_format=torch.contiguous_format)  # [T, B]
+        kernels.nstep_returns(
+            array(reward), array(terminated), array(trainable), float(gamma), nstep, return_.detach().numpy()
+        )
+        return return_
+    return_ = value  # [T, B] of no steps; each turn adds one
+    for _ in range(nstep):
+        later = torch.where(terminated, 0, gamma * _next_row(return_))  # [T, B]; that of a dummy stays its value
+        return_ = torch.where(trainable, reward + later, value)
+    return return_
 
 
 def trainable_rows(terminated: Tensor, truncated: Tensor, valid: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from nervex import kernels
 from nervex.rl_utils.checks import check_shape
 from nervex.rl_utils.distribution import Logit, log_prob
 from nervex.rl_utils.normalize import weighted_mean
-from nervex.rl_utils.recursion import Ends, backward_recursion
+from nervex.rl_utils.recursion import Ends, array, backward_recursion, kernel_serves, new_table
 
 
 def upgo_returns(
@@ -41,6 +42,10 @@ def upgo_returns(
     check_shape("upgo_returns", "bootstrap_values", bootstrap_values, (rewards.shape[0] + 1, rewards.shape[1]))
     ends = Ends("upgo_returns", rewards, terminated, truncated, valid)
     with torch.no_grad():
+        if kernel_serves(rewards, bootstrap_values, *ends.masks):
+            return_ = new_table(rewards)  # [T, B]
+            kernels.upgo(array(bootstrap_values), array(rewards), *ends.arrays(), float(gamma), return_.numpy())
+            return return_
         error = ends.td_error(bootstrap_values, rewards, gamma)  # [T, B] r_t + γ·V_{t+1} − V_t
         better = torch.cat([error[1:] >= 0, torch.zeros_like(error[:1], dtype=torch.bool)])  # [T, B]
         excess = backward_recursion(error, ends.cut(gamma * better.to(error.dtype)))  # [T, B] G − V

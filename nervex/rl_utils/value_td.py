@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nervex import kernels
 from nervex.rl_utils.checks import check_shape
 from nervex.rl_utils.normalize import weighted_mean
+from nervex.rl_utils.recursion import array, kernel_serves, new_table
 from nervex.rl_utils.td import Criterion, nstep_return, nstep_return_data, squared_error
 from nervex.utils.errors import SpecError
 
@@ -247,6 +249,11 @@ def multistep_forward_view(
     check_shape(fn, "bootstrap_values", bootstrap_values, tuple(rewards.shape))
     gamma, lambda_ = _per_row(fn, "gammas", gammas, rewards), _per_row(fn, "lambda_", lambda_, rewards)
     terminated, truncated, valid = row_masks(fn, rewards, terminated, truncated, valid)
+    if kernel_serves(rewards, bootstrap_values, gamma, lambda_, terminated, truncated, valid):
+        out = new_table(rewards)  # [T, B]
+        columns = bootstrap_values, rewards, gamma, lambda_, terminated, truncated, valid
+        kernels.lambda_returns(*(array(x) for x in columns), out.numpy())
+        return out
     goes_on = ~terminated & ~truncated & torch.cat([valid[1:], torch.zeros_like(valid[:1])])  # [T, B]
     mix = torch.where(goes_on, lambda_, 0)  # [T, B] λ, or 0 where the recursion is cut
     bootstrap = torch.where(terminated, 0, gamma * (1 - mix) * bootstrap_values)  # [T, B]
@@ -308,8 +315,10 @@ def check_float(fn: str, name: str, x: Tensor) -> None:
 
 
 def _per_row(fn: str, name: str, x: float | Tensor, like: Tensor) -> Tensor:
+    """Returns ``x`` as float [T, B], or [1, B] if it is one number for all rows."""
     if not isinstance(x, Tensor):
-        return torch.full_like(like, x)
+        return torch.full_like(like[:1], x)
     if x.dim():
         check_shape(fn, name, x, tuple(like.shape))
-    return x.expand_as(like)
+        return x
+    return x.expand_as(like[:1])

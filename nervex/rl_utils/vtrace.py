@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nervex import kernels
 from nervex.rl_utils.checks import check_shape
 from nervex.rl_utils.distribution import Logit, log_prob, log_prob_and_entropy
 from nervex.rl_utils.normalize import weighted_mean
-from nervex.rl_utils.recursion import Ends, backward_recursion, check_values
+from nervex.rl_utils.recursion import Ends, array, backward_recursion, check_values, kernel_serves, new_table
 
 
 class vtrace_data(NamedTuple):
@@ -126,6 +127,14 @@ def vtrace_returns(
     check_shape("vtrace", "ratio", ratio, tuple(reward.shape))
     ends = Ends("vtrace", reward, terminated, truncated, valid)
     with torch.no_grad():
+        if kernel_serves(reward, value, ratio, *ends.masks):
+            target = vtrace_target(new_table(reward), new_table(reward))
+            columns = array(ratio), array(value), array(reward), *ends.arrays()
+            clips = float(rho_clip_ratio), float(c_clip_ratio), float(rho_pg_clip_ratio)
+            kernels.vtrace(*columns, float(gamma), float(lambda_), clips, *(x.numpy() for x in target))
+            return target
+        if ends.valid is not None:
+            ratio = ratio.masked_fill(~ends.valid, 0)  # a dummy's may be NaN, and 0·NaN is NaN
         error = ends.td_error(value, reward, gamma)  # [T, B]
         factor = ends.cut(gamma * lambda_ * ratio.clamp(max=c_clip_ratio))  # [T, B] γ·c
         excess = backward_recursion(ratio.clamp(max=rho_clip_ratio) * error, factor)  # [T, B] v − V

@@ -68,3 +68,78 @@ def test_find_leaves_its_argument_as_it_was():
     tree, mass = built([1.0, 2.0, 3.0]), np.array([0.5, 5.5])
     tree.find(mass)
     assert mass.tolist() == [0.5, 5.5]
+
+
+class SlowTree:
+    """Every sum from its two halves, every leaf found by one walk from the root."""
+
+    def __init__(self, capacity):
+        self.size = 2
+        while self.size < capacity:
+            self.size *= 2
+        self.leaves = [0.0] * self.size
+
+    def update(self, index, priority):
+        for i, p in zip(index, priority, strict=True):
+            self.leaves[i] = float(p)
+
+    def sum(self, first, last):
+        if last - first == 1:
+            return self.leaves[first]
+        middle = (first + last) // 2
+        return self.sum(first, middle) + self.sum(middle, last)
+
+    def find(self, mass):
+        first, last = 0, self.size
+        while last - first > 1:
+            middle = (first + last) // 2
+            left = self.sum(first, middle)
+            if mass >= left and self.sum(middle, last) > 0:
+                mass, first = mass - left, middle
+            else:
+                last = middle
+        return first
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**31), st.integers(1, 4))
+def test_bit_for_bit_as_the_slow_tree(capacity, seed, rounds):
+    rng = np.random.default_rng(seed)
+    tree, slow = SumTree(capacity), SlowTree(capacity)
+    for _ in range(rounds):
+        index = rng.integers(0, capacity, size=rng.integers(1, 30))
+        priority = rng.random(len(index)) ** 9 * (rng.random(len(index)) < 0.8)
+        tree.update(index, priority)
+        slow.update(index, priority)
+        total = tree.total
+        assert total == slow.sum(0, slow.size)
+        mass = np.append(rng.random(20) * total, [0.0, total])
+        assert tree.find(mass).tolist() == [slow.find(m) for m in mass]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
+def test_other_integers_and_one_priority_for_all(dtype):
+    tree = SumTree(5)
+    index, priority = np.array([0, 2, 4], dtype), np.array([1, 2, 3], np.float32)
+    index.flags.writeable = False
+    tree.update(index, priority)
+    assert tree[np.arange(5)].tolist() == [1, 0, 2, 0, 3]
+    tree.update(index[::2], 7.0)
+    assert tree[np.arange(5)].tolist() == [7, 0, 2, 0, 7] and index.tolist() == [0, 2, 4]
+
+
+def test_a_batch_of_none():
+    tree = built([1.0, 2.0])
+    tree.update(np.zeros(0, np.int64), np.zeros(0))
+    assert tree.total == 3.0 and tree.find(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("index", [[0, 3], [-1, 0], [2, 10**12]])
+def test_a_leaf_that_is_not_there(index):
+    tree = built([1.0, 2.0, 3.0])
+    with pytest.raises(IndexError) as e:
+        tree.update(np.array(index), np.ones(2))
+    assert str(e.value) == f"SumTree.update: got leaves {min(index)} to {max(index)}, has 0 to 2"
+    assert tree[np.arange(3)].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError):
+        tree.update(np.array([0, 1]), np.ones(3))

@@ -8,6 +8,8 @@ import torch
 from oracles import distributional, mdp
 
 from nervex.rl_utils.dist_td import (
+    _gathered,
+    _moved,
     categorical_projection,
     dist_1step_td_data,
     dist_1step_td_error,
@@ -71,6 +73,30 @@ def test_no_mass_is_lost_wherever_it_falls(dtype):
         assert (out[100:] @ atoms).numpy() == pytest.approx(
             (prob[100:] * inside).sum(1).numpy(), abs=1e-5 * v_max
         )  # the mean
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("n_atom", [2, 3, 51])
+def test_moving_masses_and_gathering_them_are_the_same(dtype, tolerance, n_atom):
+    generator = torch.Generator().manual_seed(n_atom)
+    position = (torch.rand(300, n_atom, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1) * (n_atom - 1)
+    position[::2] = position[::2].round()
+    prob = torch.rand(300, n_atom, generator=generator, dtype=dtype).softmax(1)
+    sides = []
+    for project in (_moved, _gathered):
+        leaf = prob.clone().requires_grad_()
+        out = project(leaf, position)
+        assert out.dtype == dtype
+        sides.append((out, *torch.autograd.grad(out.square().sum(), leaf)))
+    for a, b in zip(*sides, strict=True):
+        assert (a - b).abs().max() < tolerance
+
+
+def test_a_return_that_is_no_number_makes_the_loss_none():
+    support = torch.full((2, 5), 0.5)
+    support[1, 3] = torch.nan
+    out = categorical_projection(torch.full((2, 5), 0.2), support, -2.0, 2.0)
+    assert out[0].isfinite().all() and out[1].sum().isnan()
 
 
 class TestLossByHand:
