@@ -40,10 +40,11 @@ class RecurrentCore(nn.Module):
             raise ConfigError(f"rnn_hidden_dim is {hidden_dim}; expected at least 1")
         lstm = rnn_type == "lstm"
         self.layer: nn.LSTM | nn.GRU = (nn.LSTM if lstm else nn.GRU)(input_dim, hidden_dim)
+        layer: Any = self.layer
         with torch.no_grad():
-            self.layer.bias_ih_l0.zero_()
-            self.layer.bias_hh_l0.zero_()
-            self.layer.bias_ih_l0[hidden_dim : 2 * hidden_dim] = _KEEP_BIAS  # LSTM: i, f, g, o; GRU: r, z, n
+            layer.bias_ih_l0.zero_()
+            layer.bias_hh_l0.zero_()
+            layer.bias_ih_l0[hidden_dim : 2 * hidden_dim] = _KEEP_BIAS  # LSTM: i, f, g, o; GRU: r, z, n
         self.out_dim = hidden_dim
         self._keys = ("h", "c") if lstm else ("h",)
 
