@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nervex.agent.plugin import PLUGIN_REGISTRY, AgentPlugin, Forward
 from nervex.utils.errors import ConfigError, did_you_mean
+from nervex.utils.tree import tree_map
 
 
 class LiveState(Mapping):
@@ -48,6 +49,7 @@ class BaseAgent:
         self._train = model.training
         self._frozen = False
         self._forward: Forward = self._model_forward
+        self._autocast: torch.dtype | None = None
 
     def add_plugin(self, name: str, **kwargs: Any) -> None:
         """Wraps the forward with the registered plugin ``name``.
@@ -111,9 +113,17 @@ class BaseAgent:
         for name, plugin_state in state.items():
             self.plugins[name].load_state_dict(plugin_state)
 
+    def autocast(self, dtype: torch.dtype | None) -> None:
+        """Makes the model compute its products in ``dtype`` (None: in that of its weights); its output is float32."""
+        self._autocast = dtype
+
     def _model_forward(self, data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
         param.pop("data_id", None)
-        return self.model(data, **param)  # type: ignore[no-any-return]
+        if self._autocast is None:
+            return self.model(data, **param)  # type: ignore[no-any-return]
+        with torch.autocast(next(self.model.parameters()).device.type, self._autocast):
+            output = self.model(data, **param)
+        return tree_map(lambda x: x.float() if x.dtype == self._autocast else x, output)  # type: ignore[no-any-return]
 
 
 class Agent:
@@ -178,6 +188,11 @@ class Agent:
         if agent_name not in self._agents:
             raise ConfigError(f"agent has no '{agent_name}' model; call add_model('{agent_name}', ...) first")
         self._agents[agent_name].add_plugin(plugin_name, **kwargs)
+
+    def autocast(self, dtype: torch.dtype | None) -> None:
+        """Makes all models compute their products in ``dtype``, see :meth:`BaseAgent.autocast`."""
+        for agent in self._agents.values():
+            agent.autocast(dtype)
 
     def full_state(self, shared: nn.Module | None = None) -> dict[str, Any]:
         """Returns plugin states of all sub-agents, and the weights of every model but ``shared``, which is saved

@@ -51,6 +51,19 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+class OutputLinear(nn.Linear):
+    """The last layer of a network, in float32 under ``torch.autocast`` too: the 8 bits of bfloat16 are enough for
+    features, and too few for values and logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps float [..., in] to float [..., out]."""
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(x)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(x.float())
+
+
 def perceptron(
     size_in: int,
     hidden_dim_list: Sequence[int],
@@ -61,7 +74,8 @@ def perceptron(
 ) -> nn.Sequential:
     """Returns hidden layers as :func:`mlp` makes them, then one linear layer without activation."""
     sizes = [size_in, *hidden_dim_list]
-    return nn.Sequential(*mlp(sizes, norm_type, activation, linear), linear(sizes[-1], size_out))
+    last = OutputLinear if linear is nn.Linear else linear
+    return nn.Sequential(*mlp(sizes, norm_type, activation, linear), last(sizes[-1], size_out))
 
 
 def init_orthogonal(module: nn.Module, gain: float = HIDDEN_GAIN) -> None:
@@ -116,4 +130,7 @@ class EnsembleMLP(nn.Module):
         *hidden, last = zip(self.weight, self.bias, strict=True)
         for weight, bias in hidden:
             x = self._activation(torch.baddbmm(bias, x, weight))
-        return torch.baddbmm(last[1], x, last[0])
+        if not torch.is_autocast_enabled(x.device.type):
+            return torch.baddbmm(last[1], x, last[0])
+        with torch.autocast(x.device.type, enabled=False):  # as OutputLinear
+            return torch.baddbmm(last[1], x.float(), last[0])

@@ -8,6 +8,7 @@ from typing import Any, Literal, Optional
 
 import torch
 
+from nervex.agent.agent import Agent
 from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build
 from nervex.config.source import ConfigSource
@@ -17,6 +18,7 @@ from nervex.torch_utils.compiled import CompiledFunction, tensor_functions
 from nervex.torch_utils.device import to_device
 from nervex.torch_utils.lr_schedule import LRSchedule
 from nervex.torch_utils.optimizer import GuardedOptimizer
+from nervex.torch_utils.precision import autocast_dtype
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.import_helper import import_object
 from nervex.utils.registry import Registry
@@ -109,6 +111,8 @@ class Policy(ABC):
         for field in self._enabled:
             getattr(self, f"_init_{field}")()
         self._lr_schedule = self._build_lr_schedule() if "learn" in self._enabled else None
+        if self._cfg.learn.get("precision", "fp32") == "bf16":
+            self._autocast()
         if "learn" in self._enabled and self._cfg.learn.get("compile", False):
             self._compile()
 
@@ -149,6 +153,15 @@ class Policy(ABC):
             )
         optimizers = [part for part in vars(self).values() if isinstance(part, torch.optim.Optimizer)]
         return LRSchedule(optimizers, cfg.type, cfg.length or 1, cfg.end_factor, cfg.warmup)
+
+    def _autocast(self) -> None:
+        """Makes the agent of learn mode compute in bfloat16, and that of collect mode where learning compares what the
+        two give."""
+        dtype = autocast_dtype("bf16", self._device)
+        for name in ("_agent", "_collect_agent")[: 2 if self.data_path == "rollout" else 1]:
+            agent = getattr(self, name, None)
+            if isinstance(agent, Agent):
+                agent.autocast(dtype)
 
     def _compile(self) -> None:
         """Puts compiled functions in the place of the methods that are functions of tensors."""

@@ -51,6 +51,10 @@ class LearnConfig:
     weight_decay: float = option(0.0, ge=0, doc="L2 penalty of the optimizer")
     ignore_done: bool = option(False, doc="bootstrap at terminations too")
     lr_schedule: LRScheduleConfig = option(default_factory=LRScheduleConfig, doc="of all optimizers")
+    precision: Literal["fp32", "medium", "bf16"] = option(
+        "fp32",
+        doc="of the network's products; medium: by another library, where that is found as exact; weights stay float32",
+    )
     compile: bool = option(
         False, doc="compile whole updates: seconds before the first one, then less for each (needs a C++ compiler)"
     )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nervex.model import EnsembleMLP
-from nervex.model.mlp import init_orthogonal, mlp, perceptron
+from nervex.model.mlp import OutputLinear, init_orthogonal, mlp, perceptron
 from nervex.utils.errors import ConfigError
 
 
@@ -82,8 +82,8 @@ class TestOrthogonal:
 def test_hidden_layers():
     kinds = [type(m) for m in mlp([3, 4, 5], "LN", "tanh")]
     assert kinds == [nn.Linear, nn.LayerNorm, nn.Tanh] * 2
-    assert [type(m) for m in perceptron(3, [4], 2)] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert [type(m) for m in perceptron(3, [], 2)] == [nn.Linear]
+    assert [type(m) for m in perceptron(3, [4], 2)] == [nn.Linear, nn.ReLU, OutputLinear]
+    assert [type(m) for m in perceptron(3, [], 2)] == [OutputLinear]
     x = torch.randn(2, 3)
     layers = perceptron(3, [4], 2, "tanh")
     assert torch.allclose(layers(x), torch.tanh(x @ layers[0].weight.T + layers[0].bias) @ layers[2].weight.T
