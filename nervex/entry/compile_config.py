@@ -20,7 +20,7 @@ from nervex.envs.registry import ENV_REGISTRY
 from nervex.policy.base_policy import POLICY_REGISTRY, Policy
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.import_helper import import_names, import_object
-from nervex.worker.actor.env_manager.registry import ENV_MANAGER_REGISTRY
+from nervex.worker.actor.env_manager.registry import manager_names
 
 EnvSetting = tuple[Callable[[Any], Any], list[dict[str, Any]], list[dict[str, Any]]]
 
@@ -164,8 +164,8 @@ def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSourc
              f"{', '.join(known)}; name its module in env.import_names, or use env_type: gymnasium "
              "with an env_id)")  # fmt: skip
     manager = general["env_manager_type"]
-    if manager not in ENV_MANAGER_REGISTRY:
-        known = ENV_MANAGER_REGISTRY.names()
+    if manager not in manager_names():
+        known = manager_names()
         fail(source, ("env", "env_manager_type"), f"is '{manager}', no such env manager{did_you_mean(manager, known)} "
              f"(known: {', '.join(known)})")  # fmt: skip
     env_class = ENV_REGISTRY.get(name)

@@ -14,7 +14,7 @@ from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
 from nervex.entry.plot import plot_run
 from nervex.entry.run_result import RunResult
-from nervex.entry.serial_parts import SerialParts, build_parts
+from nervex.entry.serial_parts import SerialParts, build_parts, settle_env_manager
 from nervex.entry.serial_run import SerialRun
 from nervex.entry.serve import SPACES
 from nervex.entry.spaces import to_json
@@ -77,6 +77,8 @@ def serial_pipeline(
     if not resume:
         RunFolder.check_new(run_dir)
     folder = _resumed_folder(run_dir) if resume else None
+    before = yaml.safe_load(folder.config_path.read_text(encoding="utf-8")) if folder is not None else None
+    compiled = settle_env_manager(compiled, before)
     parts = build_parts(compiled, model, launch=not resume)
     try:
         if not resume and (load or compiled.cfg.common.load_path):

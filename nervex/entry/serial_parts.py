@@ -1,18 +1,23 @@
 """Builds the parts of a serial run from a compiled configuration."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from nervex.config.frozen import FrozenConfig
 from nervex.data.replay import Replay
 from nervex.data.rollout_buffer import RolloutBuffer
 from nervex.entry.compile_config import CompiledConfig
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import pick_threads
+from nervex.torch_utils.precision import set_matmul_precision
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import ConfigError, MissingKeyError
-from nervex.worker.actor.env_manager.registry import create_env_manager
+from nervex.worker.actor.env_manager.auto import AUTO
+from nervex.worker.actor.env_manager.registry import create_env_manager, settled_manager
 from nervex.worker.actor.serial_actor import BaseSerialActor
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator
 from nervex.worker.command.serial_command import BaseSerialCommand
@@ -57,6 +62,24 @@ def child_seeds(seed: int) -> dict[str, int]:
     return dict(zip(names, (int(s) for s in np.random.SeedSequence(seed).generate_state(len(names))), strict=True))
 
 
+def settle_env_manager(compiled: CompiledConfig, before: Mapping[str, Any] | None = None) -> CompiledConfig:
+    """Returns the configuration with the env manager that ``env.env_manager_type: auto`` stands for.
+
+    Args:
+        compiled: the configuration.
+        before: the configuration that the run was begun with, whose choice is kept; None: one is made, by measuring.
+    """
+    env = compiled.cfg.env
+    if env.get("env_manager_type") != AUTO:
+        return compiled
+    kept = (before or {}).get("env", {}).get("env_manager_type")
+    options = dict(env.get("manager", {}))
+    kind, options = settled_manager(compiled.env_fn, compiled.actor_env_cfg, options, None if kept == AUTO else kept)
+    main = compiled.cfg.to_dict()
+    main["env"] |= {"env_manager_type": kind, "manager": options}
+    return replace(compiled, cfg=FrozenConfig(main))
+
+
 def build_policy(compiled: CompiledConfig, model: torch.nn.Module | None = None) -> Policy:
     """Builds the policy with all modes; a problem of the user's network becomes one clear error."""
     try:
@@ -75,7 +98,10 @@ def build_evaluator(
     if kind == "subprocess":
         kind = "sync_subprocess"
         options.pop("wait_num", None)
-    env = create_env_manager(kind, compiled.env_fn, compiled.evaluator_env_cfg[:env_num], **options)
+    env_cfg = compiled.evaluator_env_cfg[:env_num]
+    if options.get("worker_num") is not None:
+        options["worker_num"] = min(options["worker_num"], len(env_cfg))
+    env = create_env_manager(kind, compiled.env_fn, env_cfg, **options)
     return BaseSerialEvaluator(cfg.evaluator, env, policy.eval_mode, seed)
 
 
@@ -87,11 +113,13 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
         model: a network to use in place of the configured one.
         launch: start the actor's envs; False when their state is loaded next.
     """
+    compiled = settle_env_manager(compiled)
     cfg = compiled.cfg
     seeds = child_seeds(cfg.seed)
     set_seed(seeds["torch"])
     torch.set_flush_denormal(True)  # Adam's moments of idle units decay into denormals, which cost it 3 times the time
     torch.set_num_threads(cfg.torch_threads or 1)  # building and acting need no more
+    set_matmul_precision(cfg.policy.learn.get("precision", "fp32"))
     policy = build_policy(compiled, model)
     if cfg.torch_threads is None:
         parameters = sum(p.numel() for p in policy.model.parameters())

@@ -51,10 +51,13 @@ class CartPoleVector(VectorEnv):
             env.state[:, idle], env.steps[idle] = state, steps
             reward, terminated, truncated = reward[lane_id], terminated[lane_id], truncated[lane_id]
         begins = seed != ACT
-        if begins.any():
+        if np.count_nonzero(begins):
             self._begin(lane_id[begins], seed[begins])
             reward[begins], terminated[begins], truncated[begins] = 0, False, False
-        out[lane_id] = env.state.T[lane_id]
+        if idle is None and np.array_equal(lane_id, self._all):
+            out[:] = env.state.T
+        else:
+            out[lane_id] = env.state.T[lane_id]
         truncated = truncated & ~terminated
         info = {
             row: {"terminated": bool(terminated[row]), "truncated": bool(truncated[row])}

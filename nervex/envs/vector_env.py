@@ -33,7 +33,9 @@ class VectorStep(NamedTuple):
 
 class VectorEnv(ABC):
     """``B`` envs of one kind in one engine; a lane is one env. An env class offers its engine by a class method
-    ``create_vector(cfgs)`` (one config per env), which the env manager ``vector`` calls.
+    ``create_vector(cfgs)`` (one config per env), which the env manager ``vector`` calls. A class method
+    ``exact_vector(cfgs)`` that returns True says that the lanes give the rows of single envs of these configs, bit for
+    bit; then ``env.env_manager_type: auto`` takes the engine.
 
     Episodes follow each other by next-step autoreset: the step after an episode's end begins the next one. Lanes are
     independent of each other, and any of them may step without the others.

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nervex.data.columns import Columns, flatten, nest
+from nervex.data.columns import Columns, flatten, nest, to_plain
 from nervex.rl_utils.trajectory import Trajectory
 from nervex.utils.errors import SpecError
 from nervex.utils.tree import tree_map
@@ -19,6 +19,9 @@ RESERVED: dict[str, Any] = {
     "episode_id": np.int32,
     "episode_step": np.int32,
 }
+
+
+Plan = list[tuple[str, Any]]  # keys of a row and, where a key holds a dict, the plan of that one
 
 
 class Block(NamedTuple):
@@ -50,36 +53,56 @@ class Rollout:
         self.traj_len = traj_len
         self.cursor = np.zeros(lane_num, dtype=np.int64)  # rows that each lane holds
         self.carried = np.zeros(lane_num, dtype=np.int64)  # of these, handed back by the policy from the block before
+        self._level: tuple[int, int] | None = (0, 0)  # cursor and carried where all lanes have the same; None: unknown
         self._column: dict[str, np.ndarray] = {}
         self._tensor: dict[str, torch.Tensor] = {}
+        self._head: dict[str, torch.Tensor] = {}  # views of the first ``_head_rows`` rows
+        self._head_rows = -1
+        self._nested = False  # some column has a path and not a name
+        self._plan: Plan | None = None  # what the rows look like, if they are dicts of dicts
+        self._names: list[str] = []  # of their columns
+        self._own: list[np.ndarray] = []
         self._rows = 0
         self._everyone = np.arange(lane_num)
+        self._whole = self._everyone  # the array that was last found to name all lanes in order
 
-    def write(self, row: Columns, reserved: dict[str, Any], lane_id: np.ndarray) -> None:
-        """Appends one row to the lanes ``lane_id`` int [b]; leaves of ``row`` are arrays or tensors [b, ...]."""
-        flat = flatten(row)
-        if not self._column:
-            self._allocate(flat, len(lane_id))
-        if flat.keys() | reserved.keys() != self._column.keys():
-            raise SpecError(
-                f"_process_transition returned the columns {sorted(flat)} after "
-                f"{sorted(self._column.keys() - RESERVED.keys())}; it must return the same keys every time"
-            )
-        cursor = self.cursor[lane_id]
-        if cursor.max() >= self._rows:
-            self._grow()
-        in_step = len(lane_id) == self.lane_num and (cursor == cursor[0]).all() and (lane_id == self._everyone).all()
-        where: Any = int(cursor[0]) if in_step else (cursor, lane_id)
-        for name, value in flat.items():
-            self._column[name][where] = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+    def write(self, row: Any, reserved: dict[str, Any], lane_id: np.ndarray) -> None:
+        """Appends one row to the lanes ``lane_id`` int [b].
+
+        Args:
+            row: what the policy made of the step, nested mappings of arrays or tensors [b, ...]; entries with names of
+                reserved columns are left out.
+            reserved: the reserved columns, arrays [b].
+            lane_id: each lane once.
+
+        Raises:
+            SpecError: other columns than before, or not one row per lane.
+        """
+        values: list[np.ndarray] = []
+        if self._plan is None or not _pick(row, self._plan, values):  # the short way is for rows like the one before
+            values = self._unusual(row, reserved, lane_id)
+        where = self._advance(lane_id)
+        for column, value in zip(self._own, values, strict=True):
+            column[where] = value
         for name, value in reserved.items():
             self._column[name][where] = value
-        self.cursor[lane_id] += 1
+
+    def is_everyone(self, lane_id: np.ndarray) -> bool:
+        """Returns whether these are all lanes in order."""
+        if lane_id is self._whole:  # managers in step hand out one and the same array
+            return True
+        if len(lane_id) != self.lane_num or not (lane_id == self._everyone).all():
+            return False
+        self._whole = lane_id
+        return True
 
     def full(self, lane_id: np.ndarray, ended: np.ndarray) -> np.ndarray:
         """Returns those of the lanes that must be handed on: cut length reached, or (``inf``) episode ended."""
         if self.traj_len == np.inf:
             return lane_id[ended]
+        if self._level is not None:
+            cursor, carried = self._level
+            return lane_id if cursor - carried >= self.traj_len else lane_id[:0]
         full = self.cursor[lane_id] - self.carried[lane_id] >= self.traj_len
         return lane_id if full.all() else lane_id[full]
 
@@ -102,6 +125,11 @@ class Rollout:
 
     def keep_last(self, lane_id: np.ndarray, num: int) -> None:
         """Empties the lanes but for their last ``num`` rows, which come first in their next block."""
+        if not num and self.is_everyone(lane_id):
+            self.cursor.fill(0)
+            self.carried.fill(0)
+            self._level = (0, 0)
+            return
         kept = np.minimum(self.cursor[lane_id], num)
         if num:
             for row in range(int(kept.max())):
@@ -110,6 +138,7 @@ class Rollout:
                 for column in self._column.values():
                     column[row, lane] = column[source, lane]
         self.cursor[lane_id] = self.carried[lane_id] = kept
+        self._find_level()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rows that were not handed on yet."""
@@ -124,16 +153,22 @@ class Rollout:
         """Restores what :meth:`state_dict` gave."""
         self.cursor[:] = state["cursor"]
         self.carried[:] = state["carried"]
+        self._find_level()
         self._rows = max(self._first_rows(), int(self.cursor.max()))
         self._column = {k: np.zeros((self._rows, *v.shape[1:]), v.dtype) for k, v in state["column"].items()}
         for name, values in state["column"].items():
             self._column[name][: len(values)] = values
+        self._plan, self._names = None, []
         self._view()
 
     def _cut(self, lane_id: np.ndarray, size: int, last_obs: Any) -> Block:
-        everyone = len(lane_id) == self.lane_num and (lane_id == self._everyone).all()
-        columns = {k: v[:size] if everyone else v[:size, lane_id] for k, v in self._tensor.items()}
-        return Block(Trajectory(nest(columns), _tensors(last_obs)), lane_id, None)
+        if self.is_everyone(lane_id):
+            if self._head_rows != size:  # blocks of one length come one after the other
+                self._head, self._head_rows = {k: v[:size] for k, v in self._tensor.items()}, size
+            columns = dict(self._head)
+        else:
+            columns = {k: v[:size, lane_id] for k, v in self._tensor.items()}
+        return Block(Trajectory(nest(columns) if self._nested else columns, _tensors(last_obs)), lane_id, None)
 
     def _padded(self, lane_id: np.ndarray, length: np.ndarray, last_obs: Any) -> Block:
         rows = int(length.max())
@@ -148,6 +183,44 @@ class Rollout:
         traj = Trajectory(nest(columns), _tensors(last_obs), length=torch.from_numpy(length))
         return Block(traj, lane_id, length)
 
+    def _find_level(self) -> None:
+        same = (self.cursor == self.cursor[0]).all() and (self.carried == self.carried[0]).all()
+        self._level = (int(self.cursor[0]), int(self.carried[0])) if same else None
+
+    def _advance(self, lane_id: np.ndarray) -> Any:
+        """Moves the lanes' cursors on and returns the index of the rows that they stood at."""
+        if self._level is not None and self.is_everyone(lane_id):
+            row, carried = self._level
+            if row >= self._rows:
+                self._grow()
+            self._level = (row + 1, carried)
+            self.cursor += 1
+            return row
+        self._level = None
+        cursor = self.cursor[lane_id]
+        if cursor.max() >= self._rows:
+            self._grow()
+        self.cursor[lane_id] += 1
+        return cursor, lane_id
+
+    def _unusual(self, row: Any, reserved: dict[str, Any], lane_id: np.ndarray) -> list[np.ndarray]:
+        """Returns the values of a row of any kind in the order of the columns, and takes note of what it looks like."""
+        plain = {k: v for k, v in to_plain(row).items() if k not in reserved}
+        flat = flatten(plain)
+        if not self._column:
+            self._allocate(flat, len(lane_id))
+        if flat.keys() | reserved.keys() != self._column.keys():
+            raise SpecError(
+                f"_process_transition returned the columns {sorted(flat)} after "
+                f"{sorted(self._column.keys() - RESERVED.keys())}; it must return the same keys every time"
+            )
+        plan = _plan_of(plain)
+        names = _names_of(plan)
+        known = flat.keys() == set(names)  # else some part of the row is no dict
+        self._plan, self._names = (plan, names) if known else (None, list(flat))
+        self._own = [self._column[name] for name in self._names]
+        return [_array(flat[name]) for name in self._names]
+
     def _allocate(self, flat: dict[str, Any], lanes: int) -> None:
         for name, value in flat.items():
             if value.shape[:1] != (lanes,):
@@ -156,7 +229,7 @@ class Rollout:
                     "called with columns and must return one row per lane, first dimension first"
                 )
         self._rows = self._first_rows()
-        dtypes = {k: (v.cpu().numpy() if isinstance(v, torch.Tensor) else v).dtype for k, v in flat.items()}
+        dtypes = {k: _array(v).dtype for k, v in flat.items()}
         shapes = {k: tuple(v.shape[1:]) for k, v in flat.items()}
         lead = (self._rows, self.lane_num)
         self._column = {k: np.zeros(lead + shapes[k], dtypes[k]) for k in flat}
@@ -173,7 +246,41 @@ class Rollout:
 
     def _view(self) -> None:
         self._tensor = {k: torch.from_numpy(v) for k, v in self._column.items()}
+        self._own = [self._column[name] for name in self._names]
+        self._head_rows = -1
+        self._nested = any("/" in name for name in self._column)
 
 
 def _tensors(tree: Any) -> Any:
     return tree_map(torch.from_numpy, tree)
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        return value.numpy() if value.is_cpu else value.cpu().numpy()
+    return value  # type: ignore[no-any-return]
+
+
+def _plan_of(row: Columns) -> Plan:
+    return [(key, _plan_of(row[key]) if isinstance(row[key], dict) else None) for key in sorted(row, key=str)]
+
+
+def _names_of(plan: Plan, prefix: str = "") -> list[str]:
+    names = [[prefix + key] if part is None else _names_of(part, f"{prefix}{key}/") for key, part in plan]
+    return [name for part in names for name in part]
+
+
+def _pick(row: Any, plan: Plan, values: list[np.ndarray]) -> bool:
+    """Appends the arrays of a row that has just the keys of the plan; False: it has not."""
+    if not isinstance(row, dict) or len(row) != len(plan):
+        return False
+    for key, part in plan:
+        value = row.get(key)
+        if part is not None:
+            if not _pick(value, part, values):
+                return False
+        elif isinstance(value, torch.Tensor | np.ndarray):
+            values.append(_array(value))
+        else:
+            return False
+    return True

@@ -75,8 +75,18 @@ def as_actions(action: Any) -> Any:
     Raises:
         NumericalError: an action is not finite, as when the network's weights are not.
     """
-    arrays = tree_map(lambda x: x.cpu().numpy(), action)
-    for leaf in tree_leaves(arrays):
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+    arrays = _array(action) if isinstance(action, torch.Tensor) else tree_map(_array, action)
+    for leaf in tree_leaves(arrays) if isinstance(arrays, dict) else (arrays,):
+        if leaf.dtype.kind == "f" and np.count_nonzero(np.isfinite(leaf)) != leaf.size:
             raise NumericalError("the policy's action is not finite; its network returned NaN or infinity")
     return arrays
+
+
+def as_tensors(obs: Any) -> Any:
+    """Returns nested arrays as tensors that share their memory."""
+    return torch.from_numpy(obs) if isinstance(obs, np.ndarray) else tree_map(torch.from_numpy, obs)
+
+
+def _array(action: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = action.numpy() if action.is_cpu else action.cpu().numpy()
+    return array

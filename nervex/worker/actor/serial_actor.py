@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from nervex.config.schema import IntOrInf, complete, option
-from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.envs.base_env import BaseEnvTimestep
 from nervex.utils.errors import ConfigError, SpecError
 from nervex.utils.tree import tree_map
 from nervex.worker.actor.rollout import Block, Rollout
-from nervex.worker.actor.samples import as_actions, copied, finished, random_action
+from nervex.worker.actor.samples import as_actions, as_tensors, copied, finished, random_action
 
 
 @dataclass
@@ -226,8 +225,8 @@ class BaseSerialActor:
         step = self._env.step_block(as_actions(output["action"]), lane_id)
         if step.lane_id is not lane_id:  # an asynchronous manager: other lanes may have finished
             obs, output = self._pair(lane_id, obs, output, step.lane_id)
-        self._record(obs, output, step)
         ended = step.terminated | step.truncated
+        self._record(obs, output, step, ended)
         self._count(step, ended)
         full = self._rollout.full(step.lane_id, ended)
         if len(full):
@@ -235,7 +234,7 @@ class BaseSerialActor:
 
     def _act(self, random: bool) -> tuple[np.ndarray, Any, dict[str, Any]]:
         ready = self._env.ready_block()
-        obs = tree_map(torch.from_numpy, ready.obs)
+        obs = as_tensors(ready.obs)
         with torch.inference_mode():
             lane_id, data = self.policy.data_preprocess(LaneBlock(ready.lane_id, obs))
             output = self.policy.forward(lane_id, data)
@@ -256,35 +255,36 @@ class BaseSerialActor:
         paired: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
         return paired[0], paired[1]
 
-    def _record(self, obs: Any, output: dict[str, Any], step: Any) -> None:
+    def _record(self, obs: Any, output: dict[str, Any], step: Any, ended: np.ndarray) -> None:
         ends = {"terminated": torch.from_numpy(step.terminated), "truncated": torch.from_numpy(step.truncated)}
-        timestep = BaseEnvTimestep(
-            tree_map(torch.from_numpy, step.obs), torch.from_numpy(step.reward),
-            ends["terminated"] | ends["truncated"], ends,
-        )  # fmt: skip
-        row = to_plain(self.policy.process_transition(obs, output, timestep))
+        done = torch.from_numpy(ended)
+        timestep = BaseEnvTimestep(as_tensors(step.obs), torch.from_numpy(step.reward), done, ends)
+        row = self.policy.process_transition(obs, output, timestep)
         lane = step.lane_id
+        whole = self._rollout.is_everyone(lane)
         reserved = {
             "valid": step.valid,
             "terminated": step.terminated,
             "truncated": step.truncated,
-            "policy_version": self._version[lane],
+            "policy_version": self._version if whole else self._version[lane],
             "lane_id": lane,
-            "episode_id": self._episode_id[lane],
-            "episode_step": self._episode_step[lane],
+            "episode_id": self._episode_id if whole else self._episode_id[lane],
+            "episode_step": self._episode_step if whole else self._episode_step[lane],
         }
-        self._rollout.write({k: v for k, v in row.items() if k not in reserved}, reserved, lane)
+        self._rollout.write(row, reserved, lane)
 
     def _count(self, step: Any, ended: np.ndarray) -> None:
-        self.env_step += int(step.valid.sum())
+        valid_num = int(np.count_nonzero(step.valid))
+        self.env_step += valid_num
         self._episode_step[step.lane_id] += step.valid
-        if not step.valid.all():  # these rows were resets: a new episode begins
+        if valid_num < len(step.valid):  # the other rows were resets: a new episode begins
             begun = step.lane_id[~step.valid]
             self._episode_id[begun] += 1
             self._episode_step[begun] = 0
             self.policy.reset(torch.from_numpy(begun))
-        if ended.any():
-            self.episode_count += int(ended.sum())
+        ended_num = int(np.count_nonzero(ended))
+        if ended_num:
+            self.episode_count += ended_num
             self.recent_return.extend(step.episode_return[ended].tolist())
 
     def _hand_on(self, full: np.ndarray, step: Any, sink: Callable[[Block], None]) -> None:
@@ -299,12 +299,12 @@ class BaseSerialActor:
             done = finished(sample, asked)
             self.dropped_window += done.dropped
             if len(done):
-                count = int(done["valid"].sum())
+                count = int(torch.count_nonzero(done["valid"]))
                 self.sample_count += count
                 self._owed -= done["valid"].numel() if self._by_row else count
                 self._fruit_step = self.env_step if count else self._fruit_step
                 lanes = block.lane_id
-                sink(Block(done, lanes, block.length, self._gap[lanes].copy() if self._gap.any() else None))
+                sink(Block(done, lanes, block.length, self._gap[lanes].copy() if np.count_nonzero(self._gap) else None))
                 self._gap[lanes] = False
             elif asked.return_num < len(asked):  # the policy let rows go
                 self._gap[block.lane_id] = True

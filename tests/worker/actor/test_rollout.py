@@ -1,4 +1,6 @@
 import math
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -140,6 +142,56 @@ def test_rows_must_keep_their_columns():
         SpecError, match=r"returned the columns \['y'\] after \['obs/id', 'x'\]; it must return the same"
     ):
         rollout.write({"y": lanes}, reserved(lanes, 0), lanes)
+
+
+def test_a_row_with_one_more_column():
+    rollout = Rollout(LANES, 5)
+    lanes = np.arange(3)
+    for _ in range(2):
+        rollout.write({"y": lanes, "z": {"a": lanes}}, reserved(lanes, 0), lanes)
+    for row in ({"y": lanes, "z": {"a": lanes}, "x": lanes}, {"y": lanes, "z": {"a": lanes, "b": lanes}}):
+        with pytest.raises(SpecError, match="it must return the same keys every time"):
+            rollout.write(row, reserved(lanes, 0), lanes)
+    assert rollout.cursor.tolist() == [2, 2, 2]
+
+
+class Pair(NamedTuple):
+    first: np.ndarray
+    second: np.ndarray
+
+
+@pytest.mark.parametrize("traj_len", [2, INF])
+def test_rows_of_changing_kinds_are_one_kind_of_columns(traj_len):
+    rollout = Rollout(LANES, traj_len)
+    lanes = np.arange(3)
+    numbers = iter(range(100))
+    expected = []
+    for _ in range(2):
+        for kind in (dict, Pair, MappingProxyType):
+            a, b = (np.full(3, next(numbers)) for _ in range(2))
+            pair = Pair(a, b) if kind is Pair else kind({"first": a, "second": b})
+            row = {"z": pair, "valid": "a reserved name is left out", "a": torch.from_numpy(b)}
+            rollout.write(row, reserved(lanes, 0), lanes)
+            expected.append([a[0], b[0]])
+            if len(expected) % 2 == 0:
+                columns = rollout.blocks(lanes, {"a": lanes})[0].traj.columns
+                assert columns["z"]["first"][:, 1].tolist() == [e[0] for e in expected[-2:]]
+                assert columns["z"]["second"].equal(columns["a"]) and columns["a"][:, 2].tolist() == [
+                    e[1] for e in expected[-2:]
+                ]
+                rollout.keep_last(lanes, 0)
+
+
+def test_blocks_of_other_lengths_and_after_growth():
+    rollout = Rollout(2, INF)
+    lanes = np.arange(2)
+    for begin, size in ((0, 5), (1000, 3), (2000, 200), (3000, 3)):
+        for t in range(size):
+            write(rollout, [0, 1], [begin + 2 * t, begin + 2 * t + 1])
+        if size < 200:  # these rows are let go unseen
+            expected = {lane: list(range(begin + lane, begin + 2 * size, 2)) for lane in (0, 1)}
+            assert rows_of(rollout.blocks(lanes, {"id": lanes})[0]) == expected
+        rollout.keep_last(lanes, 0)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((1, 3)), np.zeros(()), np.zeros(2)])

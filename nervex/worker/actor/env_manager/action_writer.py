@@ -8,6 +8,8 @@ import numpy as np
 from nervex.utils.errors import NumericalError, SpecError
 from nervex.worker.actor.env_manager.blocks import Blocks
 
+_ALL = slice(None)
+
 
 class ActionWriter:
     """Writes actions ``[b, ...]`` into the rows of their lanes.
@@ -31,7 +33,7 @@ class ActionWriter:
             SpecError: another structure, shape or dtype than declared.
             NumericalError: a value is not finite.
         """
-        self._write(self._blocks.action, action, lane_id, slice(None) if full else lane_id, "action")
+        self._write(self._blocks.action, action, lane_id, _ALL if full else lane_id, "action")
 
     def _write(self, block: Any, rows: Any, lane_id: np.ndarray, index: Any, name: str) -> None:
         if isinstance(block, dict):
@@ -42,13 +44,13 @@ class ActionWriter:
                 self._write(child, rows[key], lane_id, index, f"{name}.{key}")
             return
         rows = np.asarray(rows)
-        shape = (len(lane_id), *block.shape[1:])
+        shape = block.shape if index is _ALL else (len(lane_id), *block.shape[1:])
         if rows.shape != shape or not (rows.dtype == block.dtype or np.can_cast(rows.dtype, block.dtype, "same_kind")):
             raise SpecError(
                 f"got {name} {rows.dtype} {list(rows.shape)} for {len(lane_id)} lanes, the env's info says "
                 f"{block.dtype} {list(shape)}"
             )
-        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        if rows.dtype.kind == "f" and np.count_nonzero(np.isfinite(rows)) != rows.size:
             raise self._not_finite(rows, lane_id, name)
         block[index] = rows
 

@@ -30,8 +30,9 @@ class BaseEnvManager(EnvManager):
 
     def _exchange(self, lane_id: np.ndarray, slot: int) -> tuple[np.ndarray, dict[int, dict[str, Any]]]:
         infos: dict[int, dict[str, Any]] = {}
+        runners = self._runners
         for lane in lane_id.tolist():
-            info = self._runners[lane].step(slot)
+            info = runners[lane].step(slot)
             if info is not None:
                 infos[lane] = info
         return lane_id, infos

@@ -93,6 +93,7 @@ class Blocks:
             ``episode_return`` float64, all ``[2, B]``.
         action: tree of ``[B, ...]``, written by the manager.
         progress: int64 ``[B, 2]``, episode and step that each env is at, written by the env's process.
+        began: float64 ``[B]``, ``time.monotonic()`` when a worker process took up what it does for the env.
     """
 
     obs: Any
@@ -103,15 +104,22 @@ class Blocks:
     episode_return: np.ndarray
     action: Any
     progress: np.ndarray
+    began: np.ndarray
 
     def __init__(self, obs_spec: Any, action_spec: Any, env_num: int, memory: Any = None) -> None:
         if memory is None:
             memory = np.zeros(block_bytes(obs_spec, action_spec, env_num), np.uint8)
         self.__dict__.update(_carve(_Carver(memory), obs_spec, action_spec, env_num))
         self.env_num = env_num
+        flags = ((self.terminated, False), (self.truncated, False), (self.valid, True), (self.episode_return, np.nan))
+        self._flags = [tuple((array[slot], value) for array, value in flags) for slot in (0, 1)]
 
-    def clear(self, slot: int, lanes: Any) -> None:
-        """Sets the flags of rows that are about to be written to those of a step that ends nothing."""
+    def clear(self, slot: int, lanes: np.ndarray | None) -> None:
+        """Sets the flags of rows that are about to be written to those of a step that ends nothing; None: all rows."""
+        if lanes is None:
+            for array, value in self._flags[slot]:
+                array.fill(value)
+            return
         self.terminated[slot, lanes] = False
         self.truncated[slot, lanes] = False
         self.valid[slot, lanes] = True
@@ -129,6 +137,7 @@ def _carve(carver: _Carver, obs_spec: Any, action_spec: Any, env_num: int) -> di
         "episode_return": carver.take(both, np.float64),
         "action": map_tree(lambda spec: carver.take((env_num, *spec.shape), spec.dtype), action_spec),
         "progress": carver.take((env_num, 2), np.int64),
+        "began": carver.take((env_num,), np.float64),
     }
 
 

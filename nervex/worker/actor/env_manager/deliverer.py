@@ -36,6 +36,16 @@ class Deliverer:
         self._gathered: list[list[Any]] = [[None, None], [None, None]]
         float_shapes = [a.shape[1:] if a.dtype.kind in "fc" else None for a in tree_leaves(blocks.obs)]
         self._masks = [None if shape is None else np.empty(shape, np.bool_) for shape in float_shapes]
+        self._slot_leaves = [
+            [(leaf, mask) for leaf, mask in zip(tree_leaves(obs), self._masks, strict=True) if mask is not None]
+            for obs in self._slot_obs
+        ]
+        # Steps of all lanes that end no episode are always these records.
+        self._whole = [
+            StepBlock(all_lanes, obs, *scalars, None)  # type: ignore[call-arg]
+            for obs, scalars in zip(self._slot_obs, self._slot_scalars, strict=True)
+        ]
+        self._all_at_rest = [ReadyBlock(all_lanes, obs) for obs in self._slot_obs]
 
     def require_ready(self, lane_id: np.ndarray) -> None:
         """Raises a SpecError when a lane is still in flight."""
@@ -50,7 +60,7 @@ class Deliverer:
             self._rows[:] = self._slot * num + self._all_lanes
         self._slot = slot = 1 - self._slot
         self._in_step = full
-        self._blocks.clear(slot, slice(None) if full else lane_id)
+        self._blocks.clear(slot, None if full else lane_id)
         if not full:
             self._rows[lane_id] = slot * num + lane_id
         return slot
@@ -67,18 +77,23 @@ class Deliverer:
             self._all_ready = bool(self.ready_mask.all())
         info = tuple(infos.get(i, {}) for i in finished.tolist()) if infos else None
         if self._in_step and finished is asked:
-            obs, scalars = self._slot_obs[self._slot], self._slot_scalars[self._slot]
-        else:
-            rows = self._newest_rows(finished)
-            obs = self._gather(rows, 0)
-            scalars = tuple(flat[rows] for flat in self._flat_scalars)
-        self._check_finite(finished, obs)
+            self._check_slot()
+            whole = self._whole[self._slot]
+            if info is None and finished is self._all_lanes:
+                return whole
+            return whole._replace(lane_id=finished, info=info)
+        rows = self._newest_rows(finished)
+        obs = self._gather(rows, 0)
+        scalars = tuple(flat[rows] for flat in self._flat_scalars)
+        leaves = zip(tree_leaves(obs), self._masks, strict=True)
+        for leaf, mask in ((leaf, mask[: len(leaf)]) for leaf, mask in leaves if mask is not None):
+            self._require_finite(finished, leaf, mask)
         return StepBlock(finished, obs, *scalars, info)  # type: ignore[call-arg]
 
     def ready(self) -> ReadyBlock:
         """Returns the newest observations of the lanes that can act."""
         if self._all_ready and self._in_step:
-            return ReadyBlock(self._all_lanes, self._slot_obs[self._slot])
+            return self._all_at_rest[self._slot]
         lanes = self._all_lanes if self._all_ready else np.flatnonzero(self.ready_mask)
         return ReadyBlock(lanes, self._gather(self._newest_rows(lanes), 1))
 
@@ -90,7 +105,7 @@ class Deliverer:
         """
         self.ready_mask[:] = True
         self._all_ready = True
-        self._check_finite(self._all_lanes, self._slot_obs[self._slot])
+        self._check_slot()
 
     def hold_back(self, lanes: Any) -> None:
         """Makes lanes wait until ``deliver`` hands them out, and all others ready."""
@@ -120,15 +135,19 @@ class Deliverer:
             held[self._slot],
         )
 
-    def _check_finite(self, lanes: np.ndarray, obs: Any) -> None:
-        for mask, leaf in zip(self._masks, tree_leaves(obs), strict=True):
-            if mask is not None and not np.isfinite(leaf, out=mask[: len(leaf)]).all():
-                bad = np.argwhere(~mask[: len(leaf)])[0].tolist()
-                env_id = int(lanes[bad[0]])
-                episode, step = self._blocks.progress[env_id].tolist()
-                raise EnvFault(
-                    f"env {env_id} sent obs with {leaf[tuple(bad)]} at index {bad[1:]}, expected finite numbers "
-                    f"(episode {episode}, step {step})",
-                    env_id,
-                    step,
-                )
+    def _check_slot(self) -> None:
+        for leaf, mask in self._slot_leaves[self._slot]:
+            self._require_finite(self._all_lanes, leaf, mask)
+
+    def _require_finite(self, lanes: np.ndarray, leaf: np.ndarray, mask: np.ndarray) -> None:
+        if np.count_nonzero(np.isfinite(leaf, out=mask)) == mask.size:
+            return
+        bad = np.argwhere(~mask)[0].tolist()
+        env_id = int(lanes[bad[0]])
+        episode, step = self._blocks.progress[env_id].tolist()
+        raise EnvFault(
+            f"env {env_id} sent obs with {leaf[tuple(bad)]} at index {bad[1:]}, expected finite numbers "
+            f"(episode {episode}, step {step})",
+            env_id,
+            step,
+        )

@@ -160,9 +160,12 @@ class EnvManager(ABC):
         self._deliverer.require_ready(lane_id)
         self._action_writer.write(action, lane_id, full)
         slot = self._deliverer.begin(lane_id, full)
-        with _ClosingAtFault(self):
+        try:
             finished, infos = self._exchange(lane_id, slot)
             return self._deliverer.deliver(lane_id, finished, infos)
+        except BaseException as e:
+            self._close_after(e)
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain data from which ``load_state_dict`` comes back to this point of every episode.
@@ -257,7 +260,7 @@ class EnvManager(ABC):
         try:
             return self._read_attribute(name)
         except EnvFault as e:
-            self._close(f"it was closed after EnvFault: {e}", in_peace=False)
+            self._close_after(e)
             raise
 
     def __enter__(self) -> "EnvManager":
@@ -322,6 +325,10 @@ class EnvManager(ABC):
             self._closed_by = why
             self._stop(in_peace)
 
+    def _close_after(self, error: BaseException) -> None:
+        """Some envs have moved on and others have not."""
+        self._close(f"it was closed after {type(error).__name__}: {error}", in_peace=False)
+
     def _require_launched(self) -> None:
         if not self._launched:
             raise EnvFault(f"the env manager does not run: {self._closed_by}; call launch()")
@@ -335,7 +342,7 @@ class EnvManager(ABC):
 
 
 class _ClosingAtFault:
-    """Closes the manager when the block inside raises: some envs have moved on and others have not."""
+    """Closes the manager when the block inside raises."""
 
     __slots__ = ("_manager",)
 
@@ -347,7 +354,7 @@ class _ClosingAtFault:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self._manager._close(f"it was closed after {type(error).__name__}: {error}", in_peace=False)
+            self._manager._close_after(error)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -9,9 +9,11 @@ import json
 import mmap
 import os
 import random
+import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +27,7 @@ from nervex.worker.actor.env_manager.blocks import Blocks
 from nervex.worker.actor.env_manager.env_runner import EnvRunner
 from nervex.worker.actor.env_manager.wire import HEADER_BYTES, Kind, packed, receive, unpacked
 
+_DONE = packed(Kind.DONE)
 _ORPHAN_GRACE_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
@@ -154,41 +157,58 @@ def _work(sock: socket.socket, memory_fd: int, env_fn: Callable[[Any], Any]) -> 
     memory = mmap.mmap(memory_fd, 0)
     specs = {"obs_spec": setup["obs_spec"], "action_spec": setup["action_spec"]}
     blocks = Blocks(**specs, env_num=setup["env_num"], memory=memory)
+    began: Any = blocks.began.data
     # All workers are forked with the same state of these generators.
-    random.seed(setup["seed"])
-    np.random.seed(setup["seed"] % 2**32)
+    random.seed(setup["envs"][0]["seed"])
+    np.random.seed(setup["envs"][0]["seed"] % 2**32)
+    runners: dict[int, EnvRunner] = {}
     try:
-        runner = EnvRunner(setup["env_id"], env_fn, setup["cfg"], blocks, **specs, seed=setup["seed"])
+        for env in setup["envs"]:
+            i = env["env_id"]
+            began[i] = time.monotonic()
+            runners[i] = EnvRunner(i, env_fn, env["cfg"], blocks, **specs, seed=env["seed"])
+        sock.sendall(packed(Kind.DONE))
+        _answer(sock, runners, began)
     except EnvFault as e:
         sock.sendall(_fault(e.__cause__ or e, str(e), e.env_id, e.step))
-        return
-    sock.sendall(packed(Kind.DONE))
-    try:
-        _answer(sock, runner)
     finally:
-        with suppress(EnvFault):
-            runner.close()
+        for runner in runners.values():
+            with suppress(EnvFault):
+                runner.close()
 
 
-def _answer(sock: socket.socket, runner: EnvRunner) -> None:
-    done = packed(Kind.DONE)
+def _answer(sock: socket.socket, runners: dict[int, EnvRunner], began: Any) -> None:
+    every = list(runners)
+    # A receive that waits on a Unix socket is also woken when the other side has read our last answer; a poll is not.
+    message = select.poll()
+    message.register(sock, select.POLLIN)
     while True:
+        message.poll()
         kind, slot, payload = receive(sock)
         if kind is Kind.CLOSE:
             return
+        at = every[0]
         try:
             if kind is Kind.STEP:
-                info = runner.step(slot)
-                reply = done if info is None else packed(Kind.ENDED, 0, json.dumps(info).encode())
+                infos = {}
+                for at in np.frombuffer(payload, np.int64).tolist() if payload else every:
+                    began[at] = time.monotonic()
+                    info = runners[at].step(slot)
+                    if info is not None:
+                        infos[at] = info
+                reply = packed(Kind.ENDED, 0, json.dumps(infos).encode()) if infos else _DONE
             else:
-                method, args = cloudpickle.loads(payload)
-                reply = packed(Kind.VALUE, 0, cloudpickle.dumps(getattr(runner, method)(*args)))
+                values = {}
+                for at, (method, args) in cloudpickle.loads(payload).items():
+                    began[at] = time.monotonic()
+                    values[at] = getattr(runners[at], method)(*args)
+                reply = packed(Kind.VALUE, 0, cloudpickle.dumps(values))
         except AttributeError as e:
             reply = packed(Kind.ABSENT, 0, str(e).encode())
         except EnvFault as e:
             reply = _fault(e.__cause__ or e, str(e), e.env_id, e.step)
         except Exception as e:
-            reply = _fault(e, f"env {runner.env_id}: {type(e).__name__} in its worker: {e}", runner.env_id, -1)
+            reply = _fault(e, f"env {at}: {type(e).__name__} in its worker: {e}", at, -1)
         sock.sendall(reply)
 
 

@@ -12,13 +12,16 @@ from nervex.utils.errors import SpecError
 class LeafWriter:
     """Writes one array of an observation after comparing its shape and dtype with the declared ones."""
 
-    __slots__ = ("_dtype", "_name", "_rows", "_shape")
+    __slots__ = ("_buffers", "_dtype", "_name", "_rows", "_shape")
 
     def __init__(self, name: str, spec: LeafSpec, block: np.ndarray, row: int) -> None:
         self._name = name
         self._shape = tuple(spec.shape)
         self._dtype = spec.dtype
         self._rows = (block[0, row, ...], block[1, row, ...])
+        # A memoryview takes over a vector only if it has the same shape and format: check and copy in one.
+        is_vector = len(self._shape) == 1 and self._shape[0] > 0 and block.dtype.isnative
+        self._buffers: tuple[Any, ...] | None = tuple(rows.data for rows in self._rows) if is_vector else None
 
     def write(self, value: Any, slot: int) -> None:
         """Copies ``value`` into the row of ``slot``.
@@ -29,7 +32,13 @@ class LeafWriter:
         """
         if type(value) is not np.ndarray:
             value = self._array(value)
-        elif value.dtype != self._dtype or value.shape != self._shape:
+        elif self._buffers is not None:
+            try:
+                self._buffers[slot][:] = value
+                return
+            except ValueError:  # what is wrong is found out below
+                pass
+        if value.dtype != self._dtype or value.shape != self._shape:
             raise self._mismatch(value)
         self._rows[slot][...] = value
 
@@ -106,6 +115,8 @@ def obs_writer(spec: Any, blocks: Any, row: int, name: str = "obs") -> LeafWrite
 def action_reader(spec: Any, blocks: Any, row: int) -> Callable[[], Any]:
     """Returns a function that gives one env's action: an int where it is discrete, else an array of the env's own.
 
+    An array and not a view, since an env may do with its action what it likes.
+
     Args:
         spec: ``LeafSpec`` or nested dict of them.
         blocks: arrays ``[B, ...]`` of the same structure.
@@ -116,3 +127,30 @@ def action_reader(spec: Any, blocks: Any, row: int) -> Callable[[], Any]:
         return lambda: {key: read() for key, read in readers.items()}
     view: np.ndarray = blocks[row, ...]
     return view.item if spec.kind == "discrete" else view.copy
+
+
+def action_recorder(spec: Any, blocks: Any, row: int) -> Callable[[], Any]:
+    """Returns a function that gives one env's action as bytes (of every leaf), for ``stacked_actions``.
+
+    Args:
+        spec, blocks, row: as in ``action_reader``.
+    """
+    if isinstance(spec, dict):
+        recorders = {key: action_recorder(child, blocks[key], row) for key, child in spec.items()}
+        return lambda: {key: record() for key, record in recorders.items()}
+    view: np.ndarray = blocks[row, ...]
+    return view.tobytes
+
+
+def stacked_actions(records: list[Any], spec: Any) -> Any:
+    """Returns recorded actions as an array ``[n, ...]``, or a nested dict of them.
+
+    Args:
+        records: of ``action_recorder``; ints where the spec is a discrete leaf.
+        spec: ``LeafSpec`` or nested dict of them.
+    """
+    if isinstance(spec, dict):
+        return {key: stacked_actions([record[key] for record in records], child) for key, child in spec.items()}
+    if records and isinstance(records[0], bytes):
+        return np.frombuffer(b"".join(records), spec.dtype).reshape(len(records), *spec.shape).copy()
+    return np.asarray(records, dtype=spec.dtype).reshape(len(records), *spec.shape)

@@ -1,12 +1,13 @@
-"""Every env in a process of its own: at its own pace, or in step with the others."""
+"""Envs in worker processes: at their own pace, or in step with each other."""
 
 import json
 import math
 import select
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -15,7 +16,7 @@ from nervex.utils.errors import ConfigError, EnvFault
 from nervex.worker.actor.env_manager.blocks import Blocks, block_bytes, tree_leaves
 from nervex.worker.actor.env_manager.env_manager import EnvManager
 from nervex.worker.actor.env_manager.wire import Kind, packed, receive
-from nervex.worker.actor.env_manager.worker_pool import Worker, WorkerPool, fault_of, value_of
+from nervex.worker.actor.env_manager.worker_pool import Worker, WorkerPool, fault_of, usable_cores, value_of
 
 _STEP = (packed(Kind.STEP, 0), packed(Kind.STEP, 1))
 _OVERTIME_S = 1.0
@@ -23,15 +24,28 @@ _OVERTIME_S = 1.0
 Limit = tuple[float, str]  # seconds, and the option that sets them
 
 
+class _Flight(NamedTuple):
+    """A message that a worker has not answered yet: what it does for some lanes, one after the other."""
+
+    lanes: list[int]
+    sent_s: float
+    limit: Limit | None  # of each lane; None: as ``_limits`` says
+
+
 class SubprocessEnvManager(EnvManager):
     """Asynchronous: ``step_block`` returns when some lanes have finished, so a slow env holds up nobody.
 
-    Observations, rewards and actions lie in shared memory; one small message per step and env goes each way. Which
-    lanes come back together is decided by timing: runs are not reproducible. See ``EnvManager`` for the rest.
+    Observations, rewards and actions lie in shared memory; one message of 8 bytes per step and worker goes each way,
+    and whoever waits for one sleeps. Which lanes come back together is decided by timing: runs are not reproducible.
+    See ``EnvManager`` for the rest.
 
     Args:
         wait_num: lanes that a step waits for, if as many are under way; half of the envs when None.
         close_timeout_s: how long ``close`` waits for the envs before it kills their processes.
+        worker_num: processes that share the envs; lanes of one process wait for each other. None: one per env.
+
+    Raises:
+        ConfigError: ``wait_num`` or ``worker_num`` is out of range.
     """
 
     def __init__(
@@ -45,13 +59,16 @@ class SubprocessEnvManager(EnvManager):
         reset_timeout_s: float = 60.0,
         wait_num: int | None = None,
         close_timeout_s: float = 5.0,
+        worker_num: int | None = None,
     ) -> None:
         super().__init__(
             env_fn, env_cfg, env_num, episode_num, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s
         )
-        if wait_num is not None and not 1 <= wait_num <= env_num:
-            raise ConfigError(f"wait_num of an env manager is {wait_num}, expected 1 to env_num = {env_num}")
+        for name, number in (("wait_num", wait_num), ("worker_num", worker_num)):
+            if number is not None and not 1 <= number <= env_num:
+                raise ConfigError(f"{name} of an env manager is {number}, expected 1 to env_num = {env_num}")
         self._wait_num = wait_num or max(1, env_num // 2)
+        self._worker_num = worker_num or env_num
         self._close_timeout_s = close_timeout_s
         self._pool: WorkerPool | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -63,20 +80,27 @@ class SubprocessEnvManager(EnvManager):
         self._pool = pool
         self._finalizer = weakref.finalize(self, pool.stop, 1.0)
         self._workers: list[Worker] = []
-        self._lane_of: dict[int, int] = {}
+        self._worker_of: list[int] = []  # lane -> its worker
+        self._worker_at: dict[int, int] = {}  # file descriptor -> its worker
         self._poll = select.poll()
+        self._flights: list[deque[_Flight]] = []  # of each worker, in the order of its answers
+        self._under_way = 0  # lanes
         self._finished: dict[int, Any] = {}  # lane -> answer that has not been handed on
-        self._deadline = [math.inf] * num  # inf: nothing is under way
+        self._deadline: list[float] = []  # of each worker, the earliest that may be; inf: nothing is under way
         self._next_deadline = math.inf
         self._limits = [self._reset_limit] * num  # of what the lane does next
-        self._running_limit = list(self._limits)  # of what it does now
         self._blocks = blocks_of(pool.memory)
-        for i, cfg in enumerate(self._env_cfg):
-            worker = pool.spawn(i, {**specs, "env_id": i, "env_num": num, "cfg": cfg, "seed": seeds[i]})
+        for w, lanes in enumerate(np.array_split(np.arange(num), self._worker_num)):
+            envs = [{"env_id": i, "cfg": self._env_cfg[i], "seed": seeds[i]} for i in lanes.tolist()]
+            sent_s = time.monotonic()
+            worker = pool.spawn(lanes.tolist(), {**specs, "env_num": num, "envs": envs})
             self._workers.append(worker)
-            self._lane_of[worker.sock.fileno()] = i
+            self._worker_of += [w] * len(lanes)
+            self._worker_at[worker.sock.fileno()] = w
             self._poll.register(worker.sock, select.POLLIN)
-            self._expect(i, self._reset_limit)
+            self._flights.append(deque())
+            self._deadline.append(math.inf)
+            self._expect(w, _Flight(worker.env_ids, sent_s, None))
         self._collect(num)
         self._finished.clear()
         return self._blocks
@@ -91,9 +115,10 @@ class SubprocessEnvManager(EnvManager):
 
     def _exchange(self, lane_id: np.ndarray, slot: int) -> tuple[np.ndarray, dict[int, dict[str, Any]]]:
         asked = lane_id.tolist()
-        message = _STEP[slot]
-        for lane in asked:
-            self._send(lane, message)
+        for w, lanes in self._by_worker(asked).items():
+            whole = len(lanes) == len(self._workers[w].env_ids)
+            payload = b"" if whole else np.array(lanes, np.int64).tobytes()
+            self._send(w, packed(Kind.STEP, slot, payload) if payload else _STEP[slot], lanes)
         self._collect(self._enough())
         finished, self._finished = self._finished, {}
         infos = {lane: info for lane, info in finished.items() if info is not None}
@@ -104,7 +129,13 @@ class SubprocessEnvManager(EnvManager):
         return np.array(sorted(finished), np.int64), infos
 
     def _enough(self) -> int:
-        return min(self._wait_num, self._under_way() + len(self._finished))
+        return min(self._wait_num, self._under_way + len(self._finished))
+
+    def _by_worker(self, lanes: Iterable[int]) -> dict[int, list[int]]:
+        groups: dict[int, list[int]] = {}
+        for lane in lanes:
+            groups.setdefault(self._worker_of[lane], []).append(lane)
+        return groups
 
     def _reset_all(self, slot: int, params: dict[int, Any]) -> None:
         self._settle()
@@ -153,8 +184,9 @@ class SubprocessEnvManager(EnvManager):
         self._settle()
         kept, self._finished = self._finished, {}
         limit = (limit_s, "step_timeout_s") if limit_s else self._reset_limit
-        for lane, call in calls.items():
-            self._send(lane, packed(Kind.CALL, 0, cloudpickle.dumps(call)), limit)
+        for w, lanes in self._by_worker(calls).items():
+            message = packed(Kind.CALL, 0, cloudpickle.dumps({lane: calls[lane] for lane in lanes}))
+            self._send(w, message, lanes, limit)
         self._collect(len(calls))
         values, self._finished = self._finished, kept
         absent = next((v for v in values.values() if isinstance(v, AttributeError)), None)
@@ -162,27 +194,35 @@ class SubprocessEnvManager(EnvManager):
             raise absent
         return [values[lane] for lane in calls]
 
-    def _under_way(self) -> int:
-        return self.env_num - self._deadline.count(math.inf)
-
     def _settle(self) -> None:
         """Waits for all that is under way."""
-        self._collect(self._under_way() + len(self._finished))
+        self._collect(self._under_way + len(self._finished))
 
-    def _send(self, lane: int, message: bytes, limit: Limit | None = None) -> None:
+    def _send(self, w: int, message: bytes, lanes: list[int], limit: Limit | None = None) -> None:
+        flight = _Flight(lanes, time.monotonic(), limit)
         try:
-            self._workers[lane].sock.sendall(message)
+            self._workers[w].sock.sendall(message)
         except ConnectionError:
-            raise self._death(lane) from None
+            raise self._death(w, lanes[0]) from None
         except BlockingIOError:
-            raise self._overdue(lane) from None
-        self._expect(lane, limit or self._limits[lane])
+            raise self._overdue(lanes[0], self._limit_of(flight, lanes[0])) from None
+        self._expect(w, flight)
 
-    def _expect(self, lane: int, limit: Limit) -> None:
-        self._running_limit[lane] = limit
-        deadline = time.monotonic() + limit[0]
-        self._deadline[lane] = deadline
+    def _expect(self, w: int, flight: _Flight) -> None:
+        flights = self._flights[w]
+        flights.append(flight)
+        self._under_way += len(flight.lanes)
+        if len(flights) == 1:
+            self._set_deadline(w, flight.sent_s)
+
+    def _set_deadline(self, w: int, since_s: float) -> None:
+        """Limits the first lane of what the worker now does; the limits of further lanes begin with their steps."""
+        flight = self._flights[w][0]
+        deadline = self._deadline[w] = since_s + self._limit_of(flight, flight.lanes[0])[0]
         self._next_deadline = min(self._next_deadline, deadline)
+
+    def _limit_of(self, flight: _Flight, lane: int) -> Limit:
+        return flight.limit or self._limits[lane]
 
     def _collect(self, count: int) -> None:
         """Waits until ``count`` answers are in ``_finished``; any worker's death is noticed at once."""
@@ -195,60 +235,99 @@ class SubprocessEnvManager(EnvManager):
 
     def _receive_ready(self, limit_s: float | None) -> None:
         for fd, _ in self._poll.poll(None if limit_s is None else math.ceil(limit_s * 1000)):
-            self._receive(self._lane_of[fd])
+            self._receive(self._worker_at[fd])
 
-    def _receive(self, lane: int) -> None:
+    def _receive(self, w: int) -> None:
+        flights = self._flights[w]
+        at = flights[0].lanes[0] if flights else self._workers[w].env_ids[0]
         try:
-            kind, _, payload = receive(self._workers[lane].sock)
+            kind, _, payload = receive(self._workers[w].sock)
         except (EOFError, ConnectionError):
-            raise self._death(lane) from None
+            raise self._death(w, at) from None
         except BlockingIOError:
-            raise self._overdue(lane) from None
-        self._deadline[lane] = math.inf
-        if kind is Kind.DONE:
-            self._finished[lane] = None
-        elif kind is Kind.ENDED:
-            self._finished[lane] = json.loads(payload)
-        elif kind is Kind.VALUE:
-            self._finished[lane] = value_of(payload)
-        elif kind is Kind.ABSENT:
-            self._finished[lane] = AttributeError(payload.decode())
-        else:
+            raise self._overdue(at, self._limit_of(flights[0], at)) from None
+        if kind is Kind.FAULT:
             raise fault_of(payload)
+        lanes = flights.popleft().lanes
+        self._under_way -= len(lanes)
+        if flights:
+            self._set_deadline(w, time.monotonic())
+        else:
+            self._deadline[w] = math.inf
+        if kind is Kind.DONE:
+            self._finished.update(dict.fromkeys(lanes))
+        elif kind is Kind.ENDED:
+            infos = json.loads(payload)
+            self._finished.update((lane, infos.get(str(lane))) for lane in lanes)
+        elif kind is Kind.VALUE:
+            self._finished.update(value_of(payload))
+        else:
+            self._finished.update(dict.fromkeys(lanes, AttributeError(payload.decode())))
 
     def _check_deadlines(self) -> None:
-        now = time.monotonic()
-        late = [lane for lane, deadline in enumerate(self._deadline) if deadline <= now]
+        late = [w for w in range(len(self._workers)) if self._is_late(w)]
         if late:
             # This process may itself have been stopped or busy: what has answered by now is not late.
-            self._receive_ready(min(_OVERTIME_S, self._running_limit[late[0]][0]))
-            for lane in late:
-                if self._deadline[lane] <= now:
-                    raise self._overdue(lane)
+            lane, _ = self._at_work(late[0])
+            self._receive_ready(min(_OVERTIME_S, self._limit_of(self._flights[late[0]][0], lane)[0]))
+            for w in late:
+                if self._is_late(w):
+                    lane, _ = self._at_work(w)
+                    raise self._overdue(lane, self._limit_of(self._flights[w][0], lane))
         self._next_deadline = min(self._deadline)
 
-    def _death(self, lane: int) -> EnvFault:
-        worker = self._workers[lane]
+    def _is_late(self, w: int) -> bool:
+        """Whether the lane that the worker is at has had its time; moves the deadline on if another lane's runs."""
+        now = time.monotonic()
+        if self._deadline[w] <= now:
+            lane, since_s = self._at_work(w)
+            if since_s is not None:
+                self._deadline[w] = since_s + self._limit_of(self._flights[w][0], lane)[0]
+        return self._deadline[w] <= now
+
+    def _at_work(self, w: int) -> tuple[int, float | None]:
+        """Returns the lane that the worker is at and since when; None: it has not taken up the message yet."""
+        flight = self._flights[w][0]
+        began = self._blocks.began[flight.lanes]
+        newest = int(began.argmax())
+        if began[newest] < flight.sent_s:
+            return flight.lanes[0], None
+        return flight.lanes[newest], float(began[newest])
+
+    def _death(self, w: int, lane: int) -> EnvFault:
+        worker = self._workers[w]
+        if self._flights[w]:
+            lane, _ = self._at_work(w)
         episode, step = self._blocks.progress[lane].tolist()
         assert self._pool is not None
         how = self._pool.reap(worker)
-        return EnvFault(f"env {lane} (pid {worker.pid}) {how} at episode {episode} step {step}", lane, step)
+        return EnvFault(f"env {lane} ({self._process_of(lane)}) {how} at episode {episode} step {step}", lane, step)
 
-    def _overdue(self, lane: int) -> EnvFault:
+    def _overdue(self, lane: int, limit: Limit) -> EnvFault:
         episode, step = self._blocks.progress[lane].tolist()
-        limit_s, key = self._running_limit[lane]
         return EnvFault(
-            f"env {lane} (pid {self._workers[lane].pid}) has not answered for {limit_s:g} s at episode {episode} step "
-            f"{step}; mend the env, or raise {key} if it is only slow",
+            f"env {lane} ({self._process_of(lane)}) has not answered for {limit[0]:g} s at episode {episode} step "
+            f"{step}; mend the env, or raise {limit[1]} if it is only slow",
             lane,
             step,
         )
+
+    def _process_of(self, lane: int) -> str:
+        worker = self._workers[self._worker_of[lane]]
+        others = [str(i) for i in worker.env_ids if i != lane]
+        also = f", which also runs env{'s' if len(others) > 1 else ''} {', '.join(others)}" if others else ""
+        return f"pid {worker.pid}{also}"
 
 
 class SyncSubprocessEnvManager(SubprocessEnvManager):
     """In step: ``step_block`` returns the lanes that were asked, in their order, when all have finished.
 
-    Same seed and same actions give the same rows as the ``base`` manager. See ``SubprocessEnvManager``.
+    Same seed and same actions give the same rows as the ``base`` manager, whatever the number of workers. See
+    ``SubprocessEnvManager``.
+
+    Args:
+        worker_num: processes that share the envs, each with one wake-up per step. None: one per core, as the envs of
+            one process take no longer than processes that wait for one core.
     """
 
     def __init__(
@@ -261,6 +340,7 @@ class SyncSubprocessEnvManager(SubprocessEnvManager):
         step_timeout_s: float = 60.0,
         reset_timeout_s: float = 60.0,
         close_timeout_s: float = 5.0,
+        worker_num: int | None = None,
     ) -> None:
         super().__init__(
             env_fn,
@@ -270,7 +350,9 @@ class SyncSubprocessEnvManager(SubprocessEnvManager):
             step_timeout_s=step_timeout_s,
             reset_timeout_s=reset_timeout_s,
             close_timeout_s=close_timeout_s,
+            worker_num=worker_num,
         )
+        self._worker_num = worker_num or min(env_num, usable_cores())
 
     def _enough(self) -> int:
-        return self._under_way() + len(self._finished)
+        return self._under_way + len(self._finished)

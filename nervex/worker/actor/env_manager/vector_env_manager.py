@@ -79,14 +79,15 @@ class VectorEnvManager(EnvManager):
     def _exchange(self, lane_id: np.ndarray, slot: int) -> tuple[np.ndarray, dict[int, dict[str, Any]]]:
         begins = self._awaits[lane_id] if self._some_await else None
         seed = self._all_act[: len(lane_id)]
-        if begins is not None and begins.any():
+        if begins is not None and np.count_nonzero(begins):
             seed = np.full(len(lane_id), ACT, np.int64)
             seed[begins] = self._next_seeds(lane_id[begins])
         else:
             begins = None
         step = self._advance(lane_id, seed, begins, slot)
         blocks = self._blocks
-        blocks.reward[slot, lane_id] = step.reward
+        rows = self._rows_of(lane_id)
+        blocks.reward[slot, rows] = step.reward
         if begins is not None:
             begun = lane_id[begins]
             blocks.valid[slot, begun] = False
@@ -94,25 +95,30 @@ class VectorEnvManager(EnvManager):
                 self._engine.announce(begun, self._seeds_ahead(begun))
         if not step.info:
             return lane_id, {}
-        blocks.terminated[slot, lane_id] = step.terminated
-        blocks.truncated[slot, lane_id] = step.truncated
+        blocks.terminated[slot, rows] = step.terminated
+        blocks.truncated[slot, rows] = step.truncated
         ended = step.terminated | step.truncated
         lanes = lane_id[ended]
         blocks.episode_return[slot, lanes] = self._return[lanes] if step.score is None else step.score[ended]
         return lane_id, {int(lane_id[row]): info for row, info in step.info.items()}
 
+    def _rows_of(self, lane_id: np.ndarray) -> Any:
+        """Returns an index of the lanes, of all as a slice: NumPy takes a fraction of the time."""
+        return slice(None) if lane_id is self._all_lanes else lane_id
+
     def _advance(self, lane_id: np.ndarray, seed: np.ndarray, begins: np.ndarray | None, slot: int) -> VectorStep:
         """Steps the engine and keeps the lanes' account; ``begins`` [b] are the rows that have a seed."""
-        action = map_tree(lambda a: a[lane_id], self._blocks.action)
+        rows = self._rows_of(lane_id)
+        action = map_tree(lambda a: a[rows].copy(), self._blocks.action)
         step: VectorStep = _guarded("step()", self._engine.step, action, lane_id, seed, self._out[slot])
         reward = np.asarray(step.reward, np.float64)
         progress = self._blocks.progress
-        progress[lane_id, 1] += 1
+        progress[rows, 1] += 1
         sound = np.abs(reward) <= _FLOAT32_MAX  # False for NaN too
-        if not sound.all():
+        if np.count_nonzero(sound) < len(sound):
             row = int(np.flatnonzero(~sound)[0])
             raise self._fault(int(lane_id[row]), f"sent reward {reward[row]}, expected a finite float32 number")
-        self._return[lane_id] += reward
+        self._return[rows] += reward
         if begins is None:
             if self._engine.seeded:
                 self._log.add(lane_id, False)
@@ -126,7 +132,7 @@ class VectorEnvManager(EnvManager):
             if self._engine.seeded:
                 self._log.add(lane_id[~fresh], begins[~fresh])
         if begins is not None or step.info:
-            self._awaits[lane_id] = step.terminated | step.truncated
+            self._awaits[rows] = step.terminated | step.truncated
             self._some_await = bool(self._awaits.any())
         return step
 

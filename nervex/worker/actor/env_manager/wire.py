@@ -6,17 +6,17 @@ from enum import IntEnum
 
 
 class Kind(IntEnum):
-    """What a message says. ``STEP`` and ``DONE``, the two of every step, carry no payload."""
+    """What a message says. ``STEP`` and ``DONE``, the two of every step of all envs of a worker, carry no payload."""
 
     SETUP = 1  # pickled: what the receiver needs to begin
     SPAWN = 2  # with a file descriptor: fork a worker that talks over it
     REAP = 3  # process id as text: end that worker and say how it ended
-    STEP = 4
-    CALL = 5  # pickled (method, args)
+    STEP = 4  # all envs of the worker; or those whose ids are the payload, int64
+    CALL = 5  # pickled {env id: (method, args)}
     CLOSE = 6
     DONE = 7
-    ENDED = 8  # JSON: the scalars of the info of an episode's last step
-    VALUE = 9  # pickled
+    ENDED = 8  # JSON: {env id: the scalars of the info of an episode's last step}
+    VALUE = 9  # of a call, pickled {env id: value}; else what was asked for
     FAULT = 10  # JSON: message, env_id, step, traceback
     ABSENT = 11  # text: the env has no such attribute
 

@@ -32,11 +32,16 @@ _ONE_THREAD = dict.fromkeys(
 _SERVER_EXIT_S = 10.0
 
 
-class Worker:
-    """A worker process and the socket to it."""
+def usable_cores() -> int:
+    """Returns how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, env_id: int, pid: int, sock: socket.socket) -> None:
-        self.env_id = env_id
+
+class Worker:
+    """A worker process, the envs that it runs and the socket to it."""
+
+    def __init__(self, env_ids: list[int], pid: int, sock: socket.socket) -> None:
+        self.env_ids = env_ids
         self.pid = pid
         self.sock = sock
 
@@ -84,18 +89,18 @@ class WorkerPool:
             theirs.close()
             os.close(memory_fd)
 
-    def spawn(self, env_id: int, setup: dict[str, Any]) -> Worker:
-        """Returns a new worker that has been sent ``setup``; it answers when its env is built."""
+    def spawn(self, env_ids: list[int], setup: dict[str, Any]) -> Worker:
+        """Returns a new worker that has been sent ``setup``; it answers when its envs are built."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._send(packed(Kind.SPAWN), theirs.fileno())
             try:
-                pid = int(self._reply(f"forking the worker of env {env_id}"))
+                pid = int(self._reply(f"forking the worker of env {env_ids[0]}"))
             except BaseException:
                 ours.close()
                 raise
         set_limit(ours, self._limit_s)
-        worker = Worker(env_id, pid, ours)
+        worker = Worker(env_ids, pid, ours)
         self._workers.append(worker)
         with suppress(ConnectionError, BlockingIOError):  # a worker that died at once is found when it is waited for
             ours.sendall(packed(Kind.SETUP, 0, dumps_by_value(setup)))
@@ -107,7 +112,7 @@ class WorkerPool:
         worker.sock.close()
         try:
             self._send(packed(Kind.REAP, 0, str(worker.pid).encode()))
-            return self._reply(f"ending the worker of env {worker.env_id}").decode()
+            return self._reply(f"ending the worker of env {worker.env_ids[0]}").decode()
         except (EnvFault, OSError):
             return "died together with its fork server"
 

@@ -187,6 +187,14 @@ class GateEnv(CounterEnv):
         return super().step(action)
 
 
+class SlowEnv(CounterEnv):
+    """A step takes ``sleep_s`` seconds, 0.2 unless the config says so."""
+
+    def step(self, action):
+        time.sleep(self.cfg.get("sleep_s", 0.2))
+        return super().step(action)
+
+
 class Unloadable:
     """Builds envs, but not where it is unpickled."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from manager_envs import CounterEnv, FaultEnv, GateEnv, Unloadable
+from manager_envs import CounterEnv, FaultEnv, GateEnv, SlowEnv, Unloadable
 
 from nervex.utils.errors import EnvFault, SpecError
 from nervex.utils.import_helper import import_names
@@ -61,7 +61,7 @@ def nothing_left():
 
 def test_workers_load_no_torch_and_use_one_thread():
     assert "torch" in sys.modules  # of this process, through the dict view
-    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2) as manager:
+    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2, worker_num=2) as manager:
         manager.launch()
         for modules in manager.loaded_modules:
             assert "manager_envs" in modules and not {"torch", "optree", "tensorboard"} & set(modules)
@@ -78,7 +78,7 @@ def test_a_killed_worker_is_named_at_once(manager_class, in_flight, tmp_path):
     if in_flight:
         configs[1] |= {"gate": str(tmp_path / "gate"), "gate_step": 3}
         os.mkfifo(tmp_path / "gate")
-    with manager_class(GateEnv, configs, 3) as manager:
+    with manager_class(GateEnv, configs, 3, worker_num=3) as manager:
         manager.launch()
         pids = manager.pid
         while manager.ready_block().obs[:, 2].sum() < 6:
@@ -114,7 +114,7 @@ def test_a_killed_worker_is_named_at_once(manager_class, in_flight, tmp_path):
 def test_hangs_and_exits(manager_class, fault, message):
     options = {"reset_timeout_s": 0.4} if fault == "hang in reset" else {}
     options |= {"step_timeout_s": 0.3} if fault == "hang" else {}
-    manager = manager_class(FaultEnv, counters(2, fault=fault), 2, close_timeout_s=0.1)
+    manager = manager_class(FaultEnv, counters(2, fault=fault), 2, close_timeout_s=0.1, worker_num=2)
     manager.launch()
     for name, value in options.items():  # starting the processes may take longer
         setattr(manager, f"_{name}", value)
@@ -128,7 +128,8 @@ def test_hangs_and_exits(manager_class, fault, message):
 
 
 def test_a_stopped_worker():
-    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2, step_timeout_s=0.3, close_timeout_s=0.1) as manager:
+    limits = {"step_timeout_s": 0.3, "close_timeout_s": 0.1}
+    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2, worker_num=2, **limits) as manager:
         manager.launch()
         pid = manager.pid[0]
         os.kill(pid, signal.SIGSTOP)
@@ -138,7 +139,7 @@ def test_a_stopped_worker():
 
 
 def test_a_killed_fork_server():
-    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2) as manager:
+    with SyncSubprocessEnvManager(CounterEnv, counters(2), 2, worker_num=2) as manager:
         manager.launch()
         pids = manager.pid
         (server,) = children()
@@ -147,6 +148,82 @@ def test_a_killed_fork_server():
             for _ in range(1000):
                 manager.step_block(zeros(2), np.arange(2))
     wait_until(lambda: all(is_dead(pid) for pid in pids))
+
+
+@pytest.mark.parametrize("manager_class", MANAGERS)
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("hang", "has not answered for 0.3 s at episode 1 step 2; mend the env, or raise step_timeout_s"),
+        ("exit", "exited with code 7 at episode 1 step 2"),
+    ],
+)
+def test_the_env_at_fault_among_those_of_a_worker(manager_class, fault, message):
+    manager = manager_class(FaultEnv, counters(3, fault=fault), 3, close_timeout_s=0.1, worker_num=1)
+    manager.launch()
+    manager._step_timeout_s = 0.3  # starting the processes may take longer
+    pids = manager.pid
+    assert len(set(pids)) == 1
+    with pytest.raises(EnvFault, match=message) as caught:
+        while True:
+            lanes = manager.ready_block().lane_id
+            manager.step_block(zeros(len(lanes)), lanes)
+    assert str(caught.value).startswith(f"env 1 (pid {pids[0]}, which also runs envs 0, 2) ")
+    assert caught.value.env_id == 1
+    assert is_gone(pids[0])
+
+
+def test_the_limit_is_that_of_each_env_of_a_worker():
+    with SyncSubprocessEnvManager(SlowEnv, counters(6), 6, worker_num=1) as manager:
+        manager.launch()
+        # Starting the processes may take longer. Six steps take 1.2 s, twice the limit and its overtime.
+        manager._step_timeout_s = manager._reset_timeout_s = 0.3
+        manager._limits = [manager._step_limit] * 6
+        block = manager.step_block(zeros(6), np.arange(6))
+        assert block.obs[:, 2].tolist() == [1] * 6
+
+
+def test_one_message_per_worker_and_step():
+    with SyncSubprocessEnvManager(CounterEnv, counters(5, length=1000), 5, worker_num=2) as manager:
+        manager.launch()
+        assert [worker.env_ids for worker in manager._workers] == [[0, 1, 2], [3, 4]]
+        sent = []
+        for worker in manager._workers:
+            worker.sock = Overheard(worker.sock, sent)
+        manager.step_block(zeros(5), np.arange(5))
+        manager.step_block(zeros(3), np.array([4, 2, 0]))
+        assert [len(message) for message in sent] == [8, 8, 8 + 8, 8 + 16]  # header, ids of some lanes
+        assert manager.actions == [[0, 0], [0], [0, 0], [0], [0, 0]]
+
+
+class Overheard:
+    """A socket whose messages are written down."""
+
+    def __init__(self, sock, sent):
+        self._sock, self._sent = sock, sent
+
+    def sendall(self, message):
+        self._sent.append(message)
+        self._sock.sendall(message)
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+def test_a_worker_takes_up_what_was_sent_meanwhile(tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    configs = counters(3, length=50)
+    configs[0] |= {"gate": str(gate)}
+    with SubprocessEnvManager(GateEnv, configs, 3, wait_num=1, worker_num=2) as manager:  # lanes 0 and 1 share one
+        manager.launch()
+        assert manager.step_block(zeros(2), np.array([0, 2])).lane_id.tolist() == [2]
+        assert manager.step_block(zeros(2), np.array([1, 2])).lane_id.tolist() == [2]
+        gate.write_text("go")
+        taken = {0: 1, 1: 1, 2: 2}
+        while set(manager.ready_block().lane_id.tolist()) != {0, 1, 2}:
+            block = manager.step_block(zeros(0), [])
+            assert block.obs.tolist() == [[i, 0, taken[i]] for i in block.lane_id.tolist()]
 
 
 def test_asynchronous_lanes_go_at_their_own_pace(tmp_path):
