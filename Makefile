@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup train test test-envpool check format clean
+.PHONY: setup train test test-envpool check bench format clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not envpool and not package and not learning"
+
+# Measures nerveX beside other libraries (benchmarks/README.md); hours. `make bench BENCH=--quick` tries all of it once.
+bench: setup
+	$(BIN)/python benchmarks/run_peers.py $(BENCH)
 
 format: setup
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 from importlib.metadata import version
 from pathlib import Path
@@ -40,3 +41,11 @@ def save(name: str, data: dict[str, Any]) -> Path:
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:
     """Returns minimum, median and maximum."""
     return {k: round(f(values), digits) for k, f in (("min", min), ("median", statistics.median), ("max", max))}
+
+
+def put(path: Path, marker: str, text: str) -> None:
+    """Writes ``text`` between the markers of a page."""
+    page = path.read_text(encoding="utf-8")
+    block = re.compile(rf"(<!-- {marker}:start -->\n).*?(<!-- {marker}:end -->)", re.DOTALL)
+    assert block.search(page), f"{path} has no place for {marker}"
+    path.write_text(block.sub(lambda m: m[1] + text + "\n" + m[2], page), encoding="utf-8")

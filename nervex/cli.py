@@ -1,4 +1,4 @@
-"""The command line: ``nervex train | eval | check | plot | bench | list``.
+"""The command line: ``nervex train | eval | check | profile | plot | bench | list``.
 
 Modules that need torch are imported by the commands that use them, so that ``--help`` is quick.
 """
@@ -85,6 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
     check.add_argument("overrides", nargs="*", metavar="key=value")
     check.set_defaults(run=_check)
+
+    text = "Trains a short stretch and prints where its time goes, and how far it is from its limit."
+    profile = commands.add_parser(
+        "profile", parents=[common], help="show where the time of a run goes", description=text
+    )
+    profile.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
+    profile.add_argument("overrides", nargs="*", metavar="key=value")
+    profile.add_argument(
+        "--steps", type=int, metavar="N", help="env steps to measure (default: about 10 s of training)"
+    )
+    profile.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
+    profile.set_defaults(run=_profile)
 
     plot = commands.add_parser("plot", parents=[common], help="draw the curves of runs")
     plot.add_argument("run_dirs", nargs="+", metavar="RUN", help="folders of runs")
@@ -191,6 +203,19 @@ def _check(args: argparse.Namespace) -> int:
         for line in lines:
             print(f"  {line}")
     print("ok")
+    return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    import json
+
+    from nervex.config.source import apply_overrides, read_source
+    from nervex.entry.catalog import find_config
+    from nervex.entry.profile import profile_config
+
+    source = apply_overrides(read_source(find_config(args.config)), args.overrides)
+    profile = profile_config(source, args.steps)
+    print(json.dumps(profile.as_dict()) if args.json else "\n".join(profile.lines()))
     return 0
 
 
