@@ -29,6 +29,7 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "envpool": ("nervex/worker/actor/env_manager/", "app_zoo/"),
     "imageio_ffmpeg": ("nervex/utils/video.py",),
     "matplotlib": ("nervex/entry/plot.py", "nervex/entry/plot_ledger.py"),
+    "lz4": ("nervex/data/lz4_store.py",),
     "numba": ("nervex/kernels/jit.py",),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),

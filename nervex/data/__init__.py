@@ -10,6 +10,8 @@ __getattr__, __dir__ = lazy_exports(
         "NStepWindow": "nervex.data.window",
         "SequenceWindow": "nervex.data.window",
         "RolloutBuffer": "nervex.data.rollout_buffer",
+        "AsyncDataLoader": "nervex.data.loader",
+        "MemoryPlan": "nervex.data.memory",
         "ItemWindow": "nervex.data.window",
         "SumTree": "nervex.data.sum_tree",
         "to_plain": "nervex.data.columns",

@@ -9,6 +9,7 @@ import torch
 from nervex.utils.tree import tree_flatten_with_path, tree_map
 
 Columns = dict[str, Any]
+_ARRAYS: Any = (np.ndarray, torch.Tensor)
 
 
 def to_plain(tree: Any) -> Any:
@@ -22,20 +23,39 @@ def to_plain(tree: Any) -> Any:
 
 def to_numpy(tree: Any) -> Any:
     """Returns ``tree`` with tensors replaced by arrays that share their memory (copied when on a GPU)."""
-    return tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x), tree)
+    if type(tree) is dict:
+        return {k: to_numpy(v) for k, v in tree.items()}
+    return _as_array(tree) if isinstance(tree, _ARRAYS) else tree_map(_as_array, tree)
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, torch.Tensor):
+        plain = leaf.is_cpu and not leaf.requires_grad
+        return leaf.numpy() if plain else leaf.detach().cpu().numpy()
+    return np.asarray(leaf)
 
 
 def flatten(tree: Columns) -> dict[str, np.ndarray]:
     """Returns the leaves of nested columns by path, in key order: ``{'obs/agent_state': array}``."""
-    flattened: Any = tree_flatten_with_path(tree)
-    paths, leaves, _ = flattened
-    return {"/".join(map(str, path)): leaf for path, leaf in zip(paths, leaves, strict=True)}
+    flat: dict[str, np.ndarray] = {}
+    for key in sorted(tree):
+        value = tree[key]
+        if isinstance(value, _ARRAYS):
+            flat[str(key)] = value
+        else:
+            paths, leaves, _ = tree_flatten_with_path(value)
+            for path, leaf in zip(paths, leaves, strict=True):
+                flat["/".join(map(str, (key, *path)))] = leaf
+    return flat
 
 
 def nest(flat: Mapping[str, Any]) -> Columns:
     """The inverse of :func:`flatten`."""
     tree: Columns = {}
     for path, leaf in flat.items():
+        if "/" not in path:
+            tree[path] = leaf
+            continue
         *parents, name = path.split("/")
         node = tree
         for parent in parents:

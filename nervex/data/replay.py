@@ -1,5 +1,7 @@
 """Replay = storage x sampler x limiter."""
 
+import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,10 +10,11 @@ import torch
 
 from nervex.config.schema import complete, option
 from nervex.data.columns import Columns, to_numpy
-from nervex.data.limiter import Limiter
+from nervex.data.limiter import Limiter, Thruput
+from nervex.data.memory import MemoryPlan, StorageOptions, plan_memory
 from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler
 from nervex.data.storage import RowStorage
-from nervex.data.window import ItemWindow, Window
+from nervex.data.window import ItemWindow, Plan, Window
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
 
 
@@ -21,6 +24,13 @@ class ReplayConfig:
 
     meta_maxlen: int = option(100_000, ge=1, unit="rows", doc="capacity; the oldest rows are overwritten")
     max_reuse: float = option(float("inf"), ge=1, doc="how often a row may be sampled")
+    max_staleness: float = option(
+        float("inf"), ge=0, unit="versions",
+        doc="rows collected by weights that are older than the newest ones by more learner iterations are not drawn",
+    )  # fmt: skip
+    samples_per_insert: float = option(
+        float("inf"), gt=0, doc="samples drawn per row stored, at most; updates wait for rows when it is reached"
+    )
     min_sample_ratio: float = option(1.0, gt=0, doc="rows needed before learning starts, in batches")
     unroll_len: int = option(
         1, ge=1, unit="rows", doc="rows of one sample; the same value as policy.collect.unroll_len"
@@ -29,10 +39,40 @@ class ReplayConfig:
     alpha: float = option(0.6, ge=0, le=1, doc="exponent of the priorities (prioritized)")
     beta: float = option(0.4, ge=0, le=1, doc="exponent of the importance weights at the start (prioritized)")
     anneal_step: int = option(100_000, ge=0, unit="batches", doc="over which beta grows to 1 (prioritized)")
+    codec: Literal["auto", "raw"] | dict[str, Literal["raw", "frame_stack"]] = option(
+        "auto",
+        doc="how columns are kept: raw; frame_stack (each frame of stacked observations once), by column, such as "
+        "{obs: frame_stack}; auto: frame_stack for uint8 [N, H, W] whose rows share frames, raw for the rest",
+    )
+    lz4: bool = option(False, doc="compress uint8 rows and frames of more than 256 bytes with LZ4, in memory")
+    spill_dir: str | None = option(
+        None, doc="directory of a file, mapped into memory, for columns of more than 256 bytes a row; null: memory"
+    )
+    max_bytes: int | None = option(None, ge=1, unit="bytes", doc="memory that the rows may take; null: no limit")
+
+
+@dataclass(eq=False)
+class Draw:
+    """Rows chosen for one batch.
+
+    Attributes:
+        plan: windows of the rows.
+        weight: importance weights float32 [B].
+        taken_back: the replay has changed since, and the draw is to be made again.
+    """
+
+    plan: Plan
+    weight: np.ndarray
+    before: dict[str, Any] | None = None
+    taken_back: bool = False
 
 
 class Replay:
     """Holds what actors collected, and draws batches from it.
+
+    One thread may push, draw and update while another fetches batches that were drawn ahead. What is drawn ahead is
+    taken back by whatever changes the replay or asks for its state, and drawn again afterwards, so that batches are
+    those that would come without drawing ahead.
 
     Args:
         cfg: a ``ReplayConfig`` as mapping (missing keys take their defaults).
@@ -51,15 +91,23 @@ class Replay:
                 f"replay_buffer.meta_maxlen is {cfg['meta_maxlen']}, too small for {rows} lanes and windows of "
                 f"{self.window.lookahead + 1} rows; expected at least {rows * (self.window.lookahead + 1)}"
             )
-        self.storage = RowStorage(cfg["meta_maxlen"], rows, cfg["max_reuse"], self.window.stride)
+        self._options = StorageOptions(**{k: cfg[k] for k in ("codec", "lz4", "spill_dir", "max_bytes")})
+        self.storage = RowStorage(
+            cfg["meta_maxlen"], rows, cfg["max_reuse"], self.window.stride, self._options, self._rows,
+            cfg["max_staleness"],
+        )  # fmt: skip
         self.sampler: Sampler = (
             PrioritizedSampler(self.storage.capacity, cfg["alpha"], cfg["beta"], cfg["anneal_step"])
             if cfg["sampler"] == "prioritized"
             else UniformSampler()
         )
-        self.limiter = Limiter(cfg["min_sample_ratio"], cfg["max_reuse"])
+        self.limiter = Limiter(cfg["min_sample_ratio"], cfg["max_reuse"], cfg["samples_per_insert"])
         self._rng = np.random.default_rng(seed)
         self.prioritized = cfg["sampler"] == "prioritized"
+        self._lock = threading.RLock()
+        self._ahead: deque[Draw] = deque()  # draws that no one has received yet
+        self._thruput = (Thruput(), Thruput())
+        self._seen = (0, 0)
 
     @property
     def count(self) -> int:
@@ -82,6 +130,28 @@ class Replay:
             gap: lanes whose rows do not follow the ones before them, bool [b]; None: no lane.
         """
         arrays = to_numpy(columns)
+        with self._lock:
+            self.take_back()
+            slot = self._store(arrays, lane_id, length, gap)
+            self.limiter.inserted += int(np.count_nonzero(arrays["valid"]))
+            if len(slot):
+                self.sampler.added(self.storage, self.window, slot)
+
+    def plan_memory(self, columns: Columns) -> MemoryPlan:
+        """Returns how much memory rows like these take, before any is stored.
+
+        Args:
+            columns: nested tensors or arrays [T, b, ...], as for :meth:`push_data`; what they hold does not matter.
+
+        Raises:
+            ConfigError: a codec is asked for on a column that is not there or that it cannot serve.
+        """
+        arrays = to_numpy(columns)
+        block = arrays if self._rows else self._items(arrays)
+        storage = self.storage
+        return plan_memory(self._options, block, storage.capacity, storage.lane_num, storage.stride)
+
+    def _store(self, arrays: Columns, lane_id: Any, length: Any, gap: Any) -> np.ndarray:
         if self._rows:
             if gap is not None:
                 self.mark_gap(np.asarray(lane_id)[gap])
@@ -92,13 +162,8 @@ class Replay:
                     f"replay: the rows lack {missing}, which a {type(self.window).__name__} reads; _process_transition "
                     f"returned {sorted(arrays)}"
                 )
-            slot = self.storage.add(arrays, lanes, None if length is None else np.asarray(length))
-        else:
-            arrays = self._items(arrays)
-            slot = self.storage.add(arrays, np.zeros(1, dtype=np.int64))
-        self.limiter.inserted += int(arrays["valid"].sum())
-        if len(slot):
-            self.sampler.added(self.storage, self.window, slot)
+            return self.storage.add(arrays, lanes, None if length is None else np.asarray(length))
+        return self.storage.add(self._items(arrays), np.zeros(1, dtype=np.int64))
 
     def needed(self, batch_size: int, train_step: int) -> int:
         """Returns how many transitions must be held before ``train_step`` batches of ``batch_size`` are drawn."""
@@ -116,27 +181,89 @@ class Replay:
 
     def mark_gap(self, lane_id: Any) -> None:
         """Says that the next rows of these lanes do not follow the ones before them (an actor was restarted)."""
-        if self._rows:
-            self.storage.mark_gap(np.asarray(lane_id))
+        with self._lock:
+            self.take_back()
+            if self._rows:
+                self.storage.mark_gap(np.asarray(lane_id))
 
-    def sample(self, batch_size: int) -> Columns | None:
-        """Returns a batch, or None while too few rows are complete.
+    def sample(self, batch_size: int, policy_version: int | None = None) -> Columns | None:
+        """Returns a batch, or None while too few rows are complete (or a limit says to wait for more).
 
         The batch holds tensors [B, ...] (see the window), with ``weight`` float32 [B] (importance weights) and
         ``index`` int64 [B], which :meth:`update` takes back.
+
+        Args:
+            batch_size: B.
+            policy_version: learner iteration, from which ``max_staleness`` counts; None: the newest that rows have.
         """
-        drawn = self.sampler.sample(self.storage, self.window, batch_size, self._rng)
-        if drawn is None:
-            return None
-        plan, weight = drawn
-        batch = self.window.gather(self.storage, plan)
-        batch["weight"] = torch.from_numpy(weight)
-        batch["index"] = torch.from_numpy(self.storage.row_id(plan.slot))
-        spent = self.storage.use(plan.slot)
-        if len(spent):
-            self.sampler.exhausted(spent)
-        self.limiter.sampled += batch_size
+        draw = self.draw(batch_size, policy_version)
+        return None if draw is None else self.fetch(draw)
+
+    def draw(self, batch_size: int, policy_version: int | None = None, ahead: bool = False) -> Draw | None:
+        """Chooses the rows of a batch, for :meth:`fetch`; arguments and None as for :meth:`sample`.
+
+        Args:
+            ahead: the batch is received later, which :meth:`received` tells; until then the draw may be taken back.
+        """
+        with self._lock:
+            before = self._undo_state() if ahead else None
+            if policy_version is not None:
+                self.storage.newest_version = max(self.storage.newest_version, policy_version)
+            drawn = None
+            if self.limiter.may_sample(batch_size):
+                drawn = self.sampler.sample(self.storage, self.window, batch_size, self._rng)
+            if drawn is None:
+                if before is not None:  # it will be tried again when it would have been without
+                    self._rng.bit_generator.state = before["rng"]
+                    self.storage.newest_version = before["newest_version"]
+                return None
+            draw = Draw(*drawn, before)
+            spent = self.storage.use(draw.plan.slot)
+            if len(spent):
+                self.sampler.exhausted(spent)
+            self.limiter.sampled += batch_size
+            if ahead:
+                self._ahead.append(draw)
+            return draw
+
+    def _undo_state(self) -> dict[str, Any]:
+        assert not self.prioritized, "draws by priority depend on what is learned from the ones before"
+        return {
+            "rng": self._rng.bit_generator.state,
+            "limiter": self.limiter.state_dict(),
+            "newest_version": self.storage.newest_version,
+        }
+
+    def fetch(self, draw: Draw) -> Columns:
+        """Returns the batch of a draw; of one that was taken back, the batch means nothing."""
+        with self._lock:
+            batch = self.window.gather(self.storage, draw.plan)
+            batch["weight"] = torch.from_numpy(draw.weight)
+            batch["index"] = torch.from_numpy(self.storage.row_id(draw.plan.slot))
         return batch
+
+    def received(self, draw: Draw) -> bool:
+        """Learns that the oldest draw made ahead is no longer ahead; returns False if it was taken back before."""
+        with self._lock:
+            if not draw.taken_back:
+                assert self._ahead[0] is draw, "draws made ahead are received in order"
+                self._ahead.popleft()
+            return not draw.taken_back
+
+    def take_back(self) -> None:
+        """Undoes all draws that were made ahead and not received."""
+        with self._lock:
+            if not self._ahead:
+                return
+            before = self._ahead[0].before
+            assert before is not None
+            self._rng.bit_generator.state = before["rng"]
+            self.limiter.load_state_dict(before["limiter"])
+            self.storage.newest_version = before["newest_version"]
+            for draw in self._ahead:
+                self.storage.unuse(draw.plan.slot)
+                draw.taken_back = True
+            self._ahead.clear()
 
     def update(self, info: dict[str, Any]) -> None:
         """Takes back priorities: ``{'index': int64 [B], 'priority': float [B]}``; rows overwritten meanwhile are
@@ -152,33 +279,55 @@ class Replay:
                 f"the priority of the row {index[bad]} is {priority[bad]}, expected finite numbers; look at the "
                 "'priority' that the policy's _forward_learn returns"
             )
-        slot, present = self.storage.slot_of(index)
-        self.sampler.update(slot[present], priority[present])
+        with self._lock:
+            self.take_back()
+            slot, present = self.storage.slot_of(index)
+            self.sampler.update(slot[present], priority[present])
 
     def clear(self) -> None:
         """Drops all rows."""
-        self.storage.clear()
-        self.sampler.clear()
+        with self._lock:
+            self.take_back()
+            self.storage.clear()
+            self.sampler.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Returns what a run shows of its replay."""
-        return {"buffer_count": self.count, "buffer_capacity": self.capacity, **self.limiter.metrics()}
+        """Returns what a run shows of its replay; ``time/insert_per_s`` and ``time/sample_per_s`` are means of about
+        the last half minute."""
+        counted = (self.limiter.inserted, self.limiter.sampled)
+        rates = [
+            meter.rate(max(new - old, 0)) for meter, new, old in zip(self._thruput, counted, self._seen, strict=True)
+        ]
+        self._seen = counted
+        return {
+            "buffer_count": self.count,
+            "buffer_capacity": self.capacity,
+            **self.limiter.metrics(),
+            "time/insert_per_s": rates[0],
+            "time/sample_per_s": rates[1],
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns rows, priorities, counters and the state of the draws, as plain data."""
-        return {
-            "storage": self.storage.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "limiter": self.limiter.state_dict(),
-            "rng": self._rng.bit_generator.state,
-        }
+        """Returns rows, priorities, counters and the state of the draws, as plain data; what is drawn ahead is taken
+        back first."""
+        with self._lock:
+            self.take_back()
+            return {
+                "storage": self.storage.state_dict(),
+                "sampler": self.sampler.state_dict(),
+                "limiter": self.limiter.state_dict(),
+                "rng": self._rng.bit_generator.state,
+            }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
-        self.storage.load_state_dict(state["storage"])
-        self.sampler.load_state_dict(state["sampler"])
-        self.limiter.load_state_dict(state["limiter"])
-        self._rng.bit_generator.state = state["rng"]
+        with self._lock:
+            self.take_back()
+            self.storage.load_state_dict(state["storage"])
+            self.sampler.load_state_dict(state["sampler"])
+            self.limiter.load_state_dict(state["limiter"])
+            self._rng.bit_generator.state = state["rng"]
+            self._seen = (self.limiter.inserted, self.limiter.sampled)
 
     def _checked_lanes(self, lane_id: Any, arrays: Columns) -> np.ndarray:
         if lane_id is None:

@@ -40,6 +40,8 @@ def _usable(storage: RowStorage, window: Window, slot: np.ndarray) -> Plan:
     plan = window.plan(storage, slot)
     if storage.max_use != np.inf:
         plan.ok &= storage.use_count[slot] < storage.max_use
+    if storage.max_staleness != np.inf:
+        plan.ok &= storage.not_stale(slot)
     return plan
 
 
@@ -57,7 +59,7 @@ class UniformSampler:
     def sample(
         self, storage: RowStorage, window: Window, size: int, rng: np.random.Generator
     ) -> tuple[Plan, np.ndarray] | None:
-        written = storage.sparse_slot(np.array([storage.written() - 1]))[0] + 1  # rows that samples may begin at
+        written = storage.start_num  # rows that samples may begin at
         if written <= 0:
             return None
         weight = np.ones(size, dtype=np.float32)
@@ -80,7 +82,7 @@ class UniformSampler:
         usable = np.flatnonzero(plan.ok)
         if storage.max_use == np.inf:
             return (plan.take(rng.choice(usable, size=size)), weight) if len(usable) else None
-        uses = np.repeat(usable, (storage.max_use - storage.use_count[usable]).astype(np.int64))
+        uses = np.repeat(usable, (storage.max_use - storage.use_count[plan.slot[usable]]).astype(np.int64))
         return (plan.take(rng.choice(uses, size=size, replace=False)), weight) if len(uses) >= size else None
 
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
@@ -146,11 +148,16 @@ class PrioritizedSampler:
     def sample(
         self, storage: RowStorage, window: Window, size: int, rng: np.random.Generator
     ) -> tuple[Plan, np.ndarray] | None:
-        total = self._tree.total
-        if total <= 0:
-            return None
-        mass = (np.arange(size) + rng.random(size)) * (total / size)
-        slot = self._tree.find(mass)
+        while True:
+            total = self._tree.total
+            if total <= 0:
+                return None
+            mass = (np.arange(size) + rng.random(size)) * (total / size)
+            slot = self._tree.find(mass)
+            fresh = storage.not_stale(slot)
+            if fresh.all():
+                break
+            self._tree.update(slot[~fresh], np.zeros(int((~fresh).sum())))  # stale rows stay stale
         probability = self._tree[slot] / total
         weight = (probability * storage.valid_count) ** -self.beta
         self._sample_count += 1

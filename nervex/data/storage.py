@@ -1,11 +1,21 @@
 """A ring of consecutive rows per lane, in columns."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from nervex.data.columns import Columns, flatten, nbytes
+from nervex.data.column_table import ColumnTable
+from nervex.data.columns import Columns, flatten
+from nervex.data.memory import StorageOptions, plan_memory
 from nervex.utils.errors import SpecError
+
+WRITTEN, VALID, ENDED, GAP, SEAM = 1, 2, 4, 8, 16
+"""What a row's flags say: it was written; it is a transition; its episode ends there; it does not follow the row
+before it in time; nor does it because it is the oldest row of its ring (or the next one to be written)."""
+
+_WRITTEN, _VALID, _ENDED = np.uint8(WRITTEN), np.uint8(VALID), np.uint8(ENDED)
 
 
 class RowStorage:
@@ -19,27 +29,60 @@ class RowStorage:
         lane_num: number of lanes that write here.
         max_use: how often a row may be sampled.
         stride: samples begin at every ``stride``-th row of a lane; ``prev_state`` is stored for those rows only.
+        options: how columns are kept.
+        in_time: the rows of a lane follow each other; False: they are items in any order.
+        max_staleness: rows collected by weights that are older than the newest ones by more versions than this are
+            not sampled.
+
+    Attributes:
+        flags: uint8 [capacity]; see ``WRITTEN``.
+        newest_version: the newest version of the weights that is known here.
     """
 
-    def __init__(self, capacity: int, lane_num: int, max_use: float = np.inf, stride: int = 1) -> None:
+    def __init__(
+        self, capacity: int, lane_num: int, max_use: float = np.inf, stride: int = 1,
+        options: StorageOptions | None = None, in_time: bool = True, max_staleness: float = np.inf,
+    ) -> None:  # fmt: skip
         self.lane_num = lane_num
         self.stride = stride
         self.max_use = np.floor(max_use)  # a row is used or not
+        self.max_staleness = max_staleness
         self.ring_len = -(-capacity // (lane_num * stride)) * stride
         self.capacity = self.ring_len * lane_num
         self.head = np.zeros(lane_num, dtype=np.int64)  # rows ever written, per lane
-        self.column: dict[str, np.ndarray] = {}
-        self.gap = np.zeros(self.capacity, dtype=bool)  # the row does not follow the one before it
+        self.flags = np.zeros(self.capacity, dtype=np.uint8)
         self.use_count = np.zeros(self.capacity, dtype=np.int32)
+        self.newest_version = 0
+        self.table: ColumnTable | None = None
+        self._options = options if options is not None else StorageOptions()
+        self._in_time = in_time
+        self._signature: dict[str, Any] = {}
+        self._everyone = np.arange(lane_num)
+        self._level: int | None = 0  # rows ever written by every lane; None: not the same number
         self._gap_next = np.ones(lane_num, dtype=bool)
         self.valid_count = 0  # transitions held
         self.spent_count = 0  # of these, used as often as allowed
         self._cleared = 0  # rows of the longest lane that clear() forgot: their names are not given again
 
     @property
+    def column(self) -> dict[str, np.ndarray]:
+        """Columns that are plain arrays [capacity, ...]; those behind a codec are not among them."""
+        return {} if self.table is None else self.table.column
+
+    @property
+    def gap(self) -> np.ndarray:
+        """Rows that do not follow the ones before them in time, bool [capacity]; a copy."""
+        return (self.flags & GAP) > 0
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all columns."""
-        return nbytes(self.column) + self.gap.nbytes + self.use_count.nbytes
+        return (0 if self.table is None else self.table.nbytes) + self.flags.nbytes + self.use_count.nbytes
+
+    @property
+    def limited(self) -> bool:
+        """Whether rows that are complete may yet not be sampled: used up, or stale."""
+        return self.max_use != np.inf or self.max_staleness != np.inf
 
     def add(self, columns: Columns, lane_id: np.ndarray, length: np.ndarray | None = None) -> np.ndarray:
         """Appends rows to lanes.
@@ -54,22 +97,23 @@ class RowStorage:
 
         Raises:
             SpecError: a column is missing, new, or of another shape or dtype than before.
+            ConfigError: the rows do not fit into the budget, or a codec does not serve them.
         """
         flat = flatten(columns)
         if "valid" not in flat:
             raise SpecError(f"replay rows need the bool column 'valid' [T, b], got only {sorted(flat)}")
         row_num = len(flat["valid"])
-        if not self.column:
-            self._allocate(flat)
+        table = self.table or self._allocate(flat, self._options)
         self._check(flat)
         if row_num > self.ring_len and length is None:
             length = np.full(len(lane_id), row_num)
         first = self.head[lane_id]
-        if length is None and len(lane_id) == self.lane_num and self._in_step(lane_id, first, row_num):
-            start = int(first[0]) % self.ring_len * self.lane_num
+        everyone = length is None and len(lane_id) == self.lane_num and bool((lane_id == self._everyone).all())
+        if everyone and self._level is not None and self._level % self.ring_len + row_num <= self.ring_len:
+            start = self._level % self.ring_len * self.lane_num
             where: Any = slice(start, start + row_num * self.lane_num)
             slots = np.arange(where.start, where.stop)
-            rows = {k: v.reshape(-1, *v.shape[2:]) for k, v in flat.items()}
+            rows = {k: v[0] if row_num == 1 else v.reshape(-1, *v.shape[2:]) for k, v in flat.items()}
         else:
             row = np.arange(row_num)[:, None]
             grid = (first + row) % self.ring_len * self.lane_num + lane_id  # [T, b]
@@ -78,31 +122,70 @@ class RowStorage:
                 taken = (row < length) & (row >= length - self.ring_len)
             where = slots = grid[taken]
             rows = {k: v[taken] for k, v in flat.items()}
-        self.valid_count += int(rows["valid"].sum()) - int(self.column["valid"][where].sum())
-        if self.max_use != np.inf:
-            self.spent_count -= int((self.use_count[where] >= self.max_use).sum())
-        for name, values in rows.items():
-            if self._sparse(name):
-                begins = self.begins(slots)
-                self.column[name][self.sparse_slot(slots[begins])] = values[begins]
-            else:
-                self.column[name][where] = values
-        self.gap[where] = False
-        self.use_count[where] = 0
-        self._mark_first_rows(lane_id, first, row_num if length is None else length)
+        self._count_rows(rows, where)
+        for name in [k for k in rows if self._sparse(k)] if self.stride > 1 else ():
+            begins = self.begins(slots)
+            table.column[name][self.sparse_slot(slots[begins])] = rows.pop(name)[begins]
+        table.write(where, slots, rows)
+        if self._gap_next.any():
+            self._mark_first_rows(lane_id, first, row_num if length is None else length)
         self.head[lane_id] += row_num if length is None else length
+        self._level = self._level + row_num if everyone and self._level is not None else self._common_head()
+        self._mark_seams(lane_id)
+        if table.packed:
+            table.try_codecs(int(self.head.sum()), self.flags & WRITTEN)
         return slots
+
+    def take(
+        self, slot: np.ndarray, later: np.ndarray | None = None, later_names: Iterable[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Returns the rows [B, ...] of all columns in ``slot`` int [B]; copies.
+
+        Args:
+            slot: of the rows.
+            later: of further rows, int [B], of which the columns ``later_names`` come as ``next_{name}``.
+            later_names: such as the observations.
+        """
+        assert self.table is not None
+        return self.table.take(slot, later, later_names)
+
+    def read(self, name: str, slot: np.ndarray) -> np.ndarray:
+        """Returns the rows [*slot.shape, ...] of one column in ``slot`` int [...]; a copy."""
+        assert self.table is not None
+        return self.table.read(name, slot)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns."""
+        return [] if self.table is None else self.table.names
+
+    def not_stale(self, slot: np.ndarray) -> np.ndarray:
+        """Returns which of the rows in ``slot`` int [M] are fresh enough to be sampled, bool [M]."""
+        if self.max_staleness == np.inf or "policy_version" not in self.column:
+            return np.ones(len(slot), dtype=bool)
+        version = self.column["policy_version"][slot].reshape(len(slot), -1).min(axis=1)
+        fresh: np.ndarray = version >= self.newest_version - self.max_staleness
+        return fresh
 
     def use(self, slot: np.ndarray) -> np.ndarray:
         """Counts one use of the rows in ``slot`` int [M]; returns those that may not be used again."""
-        np.add.at(self.use_count, slot, 1)
         if self.max_use == np.inf:
             return slot[:0]
+        np.add.at(self.use_count, slot, 1)
         spent = np.unique(slot)
         uses = np.bincount(np.searchsorted(spent, slot), minlength=len(spent))
         newly = (self.use_count[spent] >= self.max_use) & (self.use_count[spent] - uses < self.max_use)
         self.spent_count += int(newly.sum())
         return spent[self.use_count[spent] >= self.max_use]
+
+    def unuse(self, slot: np.ndarray) -> None:
+        """Takes back :meth:`use` of the rows in ``slot`` int [M]."""
+        if self.max_use == np.inf:
+            return
+        rows = np.unique(slot)
+        spent_before = self.use_count[rows] >= self.max_use
+        np.subtract.at(self.use_count, slot, 1)
+        self.spent_count -= int((spent_before & (self.use_count[rows] < self.max_use)).sum())
 
     def mark_gap(self, lane_id: np.ndarray) -> None:
         """Says that the next rows of these lanes do not follow the ones before them."""
@@ -127,6 +210,8 @@ class RowStorage:
     def start_slot(self, number: np.ndarray) -> np.ndarray:
         """Returns the slots of the rows that samples begin at, by their number int [M] from 0; the inverse of
         :meth:`sparse_slot`."""
+        if self.stride == 1:
+            return number
         return number // self.lane_num * (self.lane_num * self.stride) + number % self.lane_num
 
     def step(self, slot: np.ndarray, num: int | np.ndarray) -> np.ndarray:
@@ -135,10 +220,22 @@ class RowStorage:
 
     def written(self) -> int:
         """Number of slots that hold a row, when all lanes are in step; an upper bound of their range otherwise."""
-        return int(min(self.head.max(initial=0), self.ring_len)) * self.lane_num
+        longest = int(self.head.max(initial=0)) if self._level is None else self._level
+        return min(longest, self.ring_len) * self.lane_num
+
+    @property
+    def start_num(self) -> int:
+        """Number of rows that samples may begin at, by :meth:`start_slot`."""
+        written = self.written()
+        return written if self.stride == 1 or not written else int(self.sparse_slot(np.array([written - 1]))[0]) + 1
 
     def row_id(self, slot: np.ndarray) -> np.ndarray:
         """Returns names of the rows in ``slot`` that later rows in the same slots do not share, int64 [M]."""
+        if self._level is not None and self._level > 0:
+            oldest = max(self._level - self.ring_len, 0)
+            start = oldest % self.ring_len * self.lane_num
+            name: np.ndarray = (slot - start) % self.capacity + (self._cleared + oldest) * self.lane_num
+            return name
         lane = slot % self.lane_num
         return (self._cleared + self.head[lane] - 1 - self.newer(slot)) * self.lane_num + lane
 
@@ -152,25 +249,28 @@ class RowStorage:
         """Forgets all rows; the memory stays allocated."""
         self._cleared += int(self.head.max(initial=0))
         self.head[:] = 0
-        self.gap[:] = False
+        self._level = 0
+        self.flags[:] = 0
         self.use_count[:] = 0
         self._gap_next[:] = True
         self.valid_count = self.spent_count = 0
-        if self.column:
-            self.column["valid"][:] = False  # the rest is overwritten before it is read
+        if self.table is not None:
+            self.table.column["valid"][:] = False  # the rest is overwritten before it is read
+            self.table.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything needed to go on, as plain data; only written rows are included."""
         used = self.written()
-        return {
-            "column": {k: v[: self._extent(k, used)].copy() for k, v in self.column.items()},
+        columns = {"column": {}} if self.table is None else self.table.state_dict(used, self._extent)
+        return columns | {
             "head": self.head.copy(),
-            "gap": self.gap[:used].copy(),
+            "gap": self.gap[:used],
             "use_count": self.use_count[:used].copy(),
             "gap_next": self._gap_next.copy(),
             "valid_count": self.valid_count,
             "spent_count": self.spent_count,
             "cleared": self._cleared,
+            "newest_version": self.newest_version,
             "layout": [self.ring_len, self.lane_num, self.stride],
         }
 
@@ -178,7 +278,7 @@ class RowStorage:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            SpecError: the state is of a storage with another number of lanes or rows.
+            SpecError: the state is of a storage with another number of lanes or rows, or with other codecs.
         """
         if list(state["layout"]) != [self.ring_len, self.lane_num, self.stride]:
             raise SpecError(
@@ -186,32 +286,70 @@ class RowStorage:
                 f"{self.lane_num}, {self.stride}]; resume with the capacity and number of envs that it was saved with"
             )
         self.clear()
-        if state["column"] and not self.column:
-            self._allocate({k: v[None] for k, v in state["column"].items()})
-        for name, values in state["column"].items():
-            self.column[name][: len(values)] = values
         used = len(state["gap"])
         self.head[:] = state["head"]
-        self.gap[:used] = state["gap"]
+        self._level = self._common_head()
+        if state["column"]:
+            self._load_columns(state, used)
         self.use_count[:used] = state["use_count"]
         self._gap_next[:] = state["gap_next"]
         self.valid_count = int(state["valid_count"])
         self.spent_count = int(state["spent_count"])
         self._cleared = int(state["cleared"])
+        self.newest_version = int(state.get("newest_version", 0))
 
-    def _in_step(self, lane_id: np.ndarray, first: np.ndarray, row_num: int) -> bool:
-        return bool(
-            (lane_id == np.arange(self.lane_num)).all()
-            and (first == first[0]).all()
-            and first[0] % self.ring_len + row_num <= self.ring_len
-        )
+    def _load_columns(self, state: dict[str, Any], used: int) -> None:
+        saved = state.get("packed", {})
+        if self.table is None or self.table.packed.keys() != saved.keys():
+            self.table = None  # before the new one takes its memory
+            blocks = {k: np.empty((1, 1, *v.shape[1:]), v.dtype) for k, v in state["column"].items()}
+            blocks |= {k: np.empty((1, 1, *v["row"]), v["dtype"]) for k, v in saved.items()}
+            stacks = frozenset(k for k, v in saved.items() if "ref" in v)
+            self._allocate(dict(sorted(blocks.items())), replace(self._options, stacks=stacks))
+        assert self.table is not None
+        lane = np.flatnonzero(self.head)
+        self.table.load_state_dict(state, used, (self.head[lane] - 1) % self.ring_len * self.lane_num + lane)
+        slot = np.arange(used)
+        written = self.newer(slot) >= 0
+        self.flags[:used] = self._row_flags({k: v[:used] for k, v in self.column.items() if not self._sparse(k)})
+        self.flags[:used][state["gap"]] |= GAP
+        self.flags[:used][~written] = 0
+        self._mark_seams(lane)
+
+    def _common_head(self) -> int | None:
+        return int(self.head[0]) if (self.head == self.head[0]).all() else None
+
+    def _count_rows(self, rows: dict[str, np.ndarray], where: Any) -> None:
+        """Takes the rows that will be written to ``where`` into the counters and flags."""
+        new, old = self._row_flags(rows), self.flags[where]
+        self.valid_count += int(np.count_nonzero(rows["valid"])) - int(np.count_nonzero(old & _VALID))
+        if self.max_use != np.inf:
+            self.spent_count -= int(np.count_nonzero(self.use_count[where] >= self.max_use))
+            self.use_count[where] = 0
+        self.flags[where] = new
+        if self.max_staleness != np.inf and "policy_version" in rows and len(new):
+            self.newest_version = max(self.newest_version, int(rows["policy_version"].max()))
+
+    def _row_flags(self, rows: dict[str, np.ndarray]) -> np.ndarray:
+        flags = rows["valid"].view(np.uint8) * _VALID + _WRITTEN
+        for name in ("terminated", "truncated"):
+            if name in rows and rows[name].ndim == 1:  # items may be unrolls: their ends are within
+                flags |= rows[name].view(np.uint8) * _ENDED
+        return flags
 
     def _mark_first_rows(self, lane_id: np.ndarray, first: np.ndarray, added: int | np.ndarray) -> None:
         begins = self._gap_next[lane_id] & (added > 0)
         if begins.any():
             stays = begins & (added <= self.ring_len)
-            self.gap[first[stays] % self.ring_len * self.lane_num + lane_id[stays]] = True
+            self.flags[first[stays] % self.ring_len * self.lane_num + lane_id[stays]] |= GAP
             self._gap_next[lane_id[begins]] = False
+
+    def _mark_seams(self, lane_id: np.ndarray) -> None:
+        if self._level is not None:
+            start = self._level % self.ring_len * self.lane_num
+            self.flags[start : start + self.lane_num] |= SEAM
+        else:
+            self.flags[self.head[lane_id] % self.ring_len * self.lane_num + lane_id] |= SEAM
 
     def _sparse(self, name: str) -> bool:
         return self.stride > 1 and name.startswith("prev_state")
@@ -220,23 +358,26 @@ class RowStorage:
         """Entries of a column that the first ``rows`` slots take."""
         return -(-rows // (self.stride * self.lane_num)) * self.lane_num if self._sparse(name) else rows
 
-    def _allocate(self, flat: dict[str, np.ndarray]) -> None:
-        self.column = {
-            k: np.zeros((self._extent(k, self.capacity), *v.shape[2:]), dtype=v.dtype) for k, v in flat.items()
-        }
+    def _allocate(self, flat: dict[str, np.ndarray], options: StorageOptions) -> ColumnTable:
+        plan = plan_memory(options, flat, self.capacity, self.lane_num, self.stride)
+        plan.check()
+        self.table = ColumnTable(plan, self.lane_num, options.spill_dir, by_content=not self._in_time)
+        self._signature = {k: (v.dtype, v.shape[2:]) for k, v in flat.items()}
+        return self.table
 
     def _check(self, flat: dict[str, np.ndarray]) -> None:
-        if flat.keys() != self.column.keys():
-            raise SpecError(f"replay holds the columns {sorted(self.column)}, the new rows have {sorted(flat)}")
+        if flat.keys() != self._signature.keys():
+            raise SpecError(f"replay holds the columns {sorted(self._signature)}, the new rows have {sorted(flat)}")
+        leading = flat["valid"].shape
         for name, values in flat.items():
-            held = self.column[name]
-            if values.shape[:2] != flat["valid"].shape:
+            shape = values.shape
+            if shape[:2] != leading:
                 raise SpecError(
-                    f"replay column '{name}' has the leading dimensions {list(values.shape[:2])}, column 'valid' "
-                    f"{list(flat['valid'].shape)}; all columns of a block share [T, b]"
+                    f"replay column '{name}' has the leading dimensions {list(shape[:2])}, column 'valid' "
+                    f"{list(leading)}; all columns of a block share [T, b]"
                 )
-            if values.shape[2:] != held.shape[1:] or values.dtype != held.dtype:
+            if (values.dtype, shape[2:]) != self._signature[name]:
+                dtype, row = self._signature[name]
                 raise SpecError(
-                    f"replay column '{name}' holds rows {held.dtype} {list(held.shape[1:])}, "
-                    f"got {values.dtype} {list(values.shape[2:])}"
+                    f"replay column '{name}' holds rows {dtype} {list(row)}, got {values.dtype} {list(shape[2:])}"
                 )

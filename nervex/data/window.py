@@ -1,13 +1,16 @@
 """What a training sample is, in terms of stored rows: gathered at sample time from row indices."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from nervex.data.columns import Columns, nest
-from nervex.data.storage import RowStorage
+from nervex.data.storage import ENDED, GAP, SEAM, VALID, WRITTEN, RowStorage
+
+_SAMPLE = WRITTEN | VALID
+_BREAK = GAP | SEAM
 
 
 @dataclass
@@ -54,11 +57,10 @@ class ItemWindow:
         self.time_first = time_first
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
-        ok = storage.column["valid"][slot] & (storage.newer(slot) >= 0)
-        return Plan(slot, np.ones_like(slot), ok)
+        return Plan(slot, np.ones_like(slot), storage.flags.take(slot) & _SAMPLE == _SAMPLE)
 
     def gather(self, storage: RowStorage, plan: Plan) -> Columns:
-        batch = {k: torch.from_numpy(v.take(plan.slot, axis=0)) for k, v in storage.column.items()}
+        batch = {k: torch.from_numpy(v) for k, v in storage.take(plan.slot).items()}
         if self.time_first:
             batch = {k: v.transpose(0, 1) if v.dim() > 1 else v for k, v in batch.items()}
         return nest(batch)
@@ -92,39 +94,46 @@ class NStepWindow:
         self._power = (discount_factor ** np.arange(nstep + 1)).astype(np.float32)
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
-        column = storage.column
+        flags = storage.flags
+        first = flags.take(slot)
+        ok = first & _SAMPLE == _SAMPLE
+        if self.nstep == 1:
+            ok &= flags.take(storage.step(slot, 1)) & _BREAK == 0
+            return Plan(slot, np.ones_like(slot), ok)
         steps = np.full(len(slot), self.nstep)
-        gap = np.zeros(len(slot), dtype=bool)
         alive = np.ones(len(slot), dtype=bool)
-        row = slot
+        row, here = slot, first
         for i in range(self.nstep):
-            ended = alive & (column["terminated"][row] | column["truncated"][row])
+            ended = alive & (here & ENDED > 0)
             steps[ended] = i + 1
             row = storage.step(row, 1)
-            gap |= alive & storage.gap[row]  # the row after this one must follow it, up to the bootstrapping row
+            here = flags.take(row)
+            ok &= ~alive | (here & _BREAK == 0)  # the row after this one must follow it, up to the bootstrapping row
             alive &= ~ended
-        ok = column["valid"][slot] & ~gap & (storage.newer(slot) >= steps)
         return Plan(slot, steps, ok)
 
     def gather(self, storage: RowStorage, plan: Plan) -> Columns:
         slot, steps = plan.slot, plan.steps
-        column = storage.column
-        batch = {k: v.take(slot, axis=0) for k, v in column.items()}
         after = storage.step(slot, steps)
-        batch |= {f"next_{k}": v.take(after, axis=0) for k, v in column.items() if k == "obs" or k[:4] == "obs/"}
-        rewards = column["reward"]
-        reward = np.zeros((len(slot), self.nstep, *rewards.shape[1:]), dtype=np.float32)
-        inside = np.arange(self.nstep)[:, None] < steps  # [n, B]
-        row = slot
-        for i in range(self.nstep):
-            reward[:, i] = np.where(inside[i].reshape(-1, *[1] * (rewards.ndim - 1)), rewards[row], 0)
-            row = storage.step(row, 1)
-        last = storage.step(slot, steps - 1)
-        batch["reward"] = reward
-        batch["terminated"] = batch["done"] = column["terminated"][last]
-        batch["truncated"] = column["truncated"][last]
+        obs = [k for k in storage.names if k == "obs" or k[:4] == "obs/"]
+        batch: dict[str, Any] = storage.take(slot, after, obs)
+        if self.nstep == 1:
+            batch["reward"] = batch["reward"][:, None].astype(np.float32, copy=False)
+        else:
+            batch |= self._later(storage, plan)
+        batch["done"] = batch["terminated"]
         batch["value_gamma"] = self._power[steps]
         return nest({k: torch.from_numpy(v) for k, v in batch.items()})
+
+    def _later(self, storage: RowStorage, plan: Plan) -> dict[str, np.ndarray]:
+        """Returns the rewards [B, n] of the windows and the flags of their last rows."""
+        slot, steps = plan.slot, plan.steps
+        step = np.arange(self.nstep)
+        rewards = storage.read("reward", storage.step(slot[:, None], step))  # [B, n, ...]
+        inside = (step < steps[:, None]).reshape(len(slot), self.nstep, *[1] * (rewards.ndim - 2))
+        last = storage.step(slot, steps - 1)
+        ends = {k: storage.read(k, last) for k in ("terminated", "truncated")}
+        return {"reward": np.where(inside, rewards, 0).astype(np.float32, copy=False), **ends}
 
 
 class SequenceWindow:
@@ -148,15 +157,13 @@ class SequenceWindow:
         self.lookahead = unroll_len - 1
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
-        later = storage.step(slot, np.arange(1, self.unroll_len)[:, None])  # [L − 1, M]
-        complete = storage.newer(slot) >= self.lookahead
-        return Plan(slot, np.full(len(slot), self.unroll_len), complete & ~storage.gap[later].any(axis=0))
+        later = storage.flags.take(storage.step(slot, np.arange(1, self.unroll_len)[:, None]))  # [L − 1, M]
+        ok = (storage.flags.take(slot) & WRITTEN > 0) & (later & _BREAK == 0).all(axis=0)
+        return Plan(slot, np.full(len(slot), self.unroll_len), ok)
 
     def gather(self, storage: RowStorage, plan: Plan) -> Columns:
         rows = storage.step(plan.slot, np.arange(self.unroll_len)[:, None])  # [L, B]
-        batch = {
-            k: v.take(storage.sparse_slot(plan.slot) if k.startswith("prev_state") else rows, axis=0)
-            for k, v in storage.column.items()
-        }
+        first = storage.sparse_slot(plan.slot)
+        batch = {k: storage.read(k, first if k.startswith("prev_state") else rows) for k in storage.names}
         batch["begin"] = batch["valid"] & (batch["episode_step"] == 0)
         return nest({k: torch.from_numpy(v) for k, v in batch.items()})

@@ -9,6 +9,7 @@ import torch
 from nervex.config.source import ConfigSource, apply_overrides
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
+from nervex.data.memory import human_bytes
 from nervex.entry.compile_config import CompiledConfig, compile_config
 from nervex.entry.learning import RolloutLearning
 from nervex.entry.serial_parts import SerialParts, build_parts
@@ -49,15 +50,6 @@ def check_config(source: ConfigSource) -> CheckReport:
     finally:
         parts.close()
     return report
-
-
-def human_bytes(number: float) -> str:
-    """Returns a number of bytes with its unit: ``12.3 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
 
 
 def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
@@ -178,10 +170,6 @@ def _sizes(parts: SerialParts, report: CheckReport) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(parts.rollout.blocks))
         report.size += [f"model     {human_bytes(weights)}", f"rollout   {human_bytes(size)}"]
         return
-    storage = parts.replay.storage
-    row = storage.nbytes / storage.capacity
-    report.size += [
-        f"model     {human_bytes(weights)}",
-        f"replay    {human_bytes(storage.nbytes)} = {storage.capacity:,} rows x {row:.0f} B",
-        *(f"  {name:<14} {column.dtype.name} {list(column.shape[1:])}" for name, column in storage.column.items()),
-    ]
+    table = parts.replay.storage.table
+    assert table is not None, "rows were collected"
+    report.size += [f"model     {human_bytes(weights)}", *table.plan.text().split("\n")]

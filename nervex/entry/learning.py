@@ -1,5 +1,6 @@
 """From what an actor collects to what a learner trains on: through a replay, or rollout by rollout."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ from nervex.entry.serial_parts import SerialParts
 from nervex.utils.errors import ConfigError
 from nervex.worker.actor.rollout import Block
 
+_logger = logging.getLogger("nervex")
 Stop = Callable[[], bool]
 
 
@@ -23,6 +25,7 @@ class ReplayLearning:
         self._cfg = cfg
         self._parts = parts
         self._batch_size: int = cfg.policy.learn.batch_size
+        self._planned = False
 
     def prepare(self, size: int, must_stop: Stop) -> bool:
         """Collects ``size`` transitions with random actions before learning begins; False when it was stopped."""
@@ -35,6 +38,7 @@ class ReplayLearning:
     def loop(self, must_stop: Stop) -> bool:
         """Collects and learns; False when it was stopped while collecting, which then goes on where it was."""
         p, learn = self._parts, self._cfg.policy.learn
+        assert p.loader is not None
         needed = p.replay.needed(self._batch_size, learn.train_step)
         while True:
             _, p.learner.collect_info = p.actor.generate_data(consume=self.push, stop=must_stop)
@@ -43,12 +47,9 @@ class ReplayLearning:
             if p.replay.count >= needed:
                 break
             p.replay.check_room(needed)
-        for _ in range(learn.train_step):
-            if p.learner.last_iter.val >= self._cfg.max_train_iter:
-                break
-            batch = p.replay.sample(self._batch_size)
-            if batch is None:
-                break  # rows are there but not yet what follows them; the next loop goes on
+        # fewer where rows are there but not yet what follows them: the next loop goes on
+        updates = min(learn.train_step, self._cfg.max_train_iter - p.learner.last_iter.val)
+        for batch in p.loader.batches(updates, p.learner.last_iter.val):
             p.learner.train(batch)
             if p.replay.prioritized:
                 self._update_priority()
@@ -59,6 +60,9 @@ class ReplayLearning:
     def push(self, block: Block) -> None:
         """Stores what the actor hands on."""
         self._parts.policy.observe(block.traj.columns)
+        if not self._planned:
+            self._planned = True
+            _logger.info(self._parts.replay.plan_memory(block.traj.columns).text().split("\n")[0])
         self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
 
     def _update_priority(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nervex.config.frozen import FrozenConfig
+from nervex.data.loader import AsyncDataLoader
 from nervex.data.replay import Replay
 from nervex.data.rollout_buffer import RolloutBuffer
 from nervex.entry.compile_config import CompiledConfig
@@ -29,7 +30,7 @@ class SerialParts:
     """The objects that a serial run joins; each works alone, too.
 
     Data go through ``store``: a replay, or the rollout buffer of policies that learn from rollouts (the other of
-    ``replay`` and ``rollout`` is absent).
+    ``replay`` and ``rollout`` is absent). ``loader`` gives the batches of a replay.
     """
 
     policy: Policy
@@ -38,6 +39,7 @@ class SerialParts:
     evaluator: BaseSerialEvaluator
     store: Replay | RolloutBuffer
     command: BaseSerialCommand
+    loader: AsyncDataLoader | None
 
     @property
     def replay(self) -> Replay:
@@ -51,7 +53,9 @@ class SerialParts:
         return self.store if isinstance(self.store, RolloutBuffer) else None
 
     def close(self) -> None:
-        """Closes the envs."""
+        """Closes envs and threads."""
+        if self.loader is not None:
+            self.loader.close()
         self.actor.close()
         self.evaluator.close()
 
@@ -134,7 +138,10 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
     actor.attach(actor_env, launch)
     evaluator = build_evaluator(compiled, policy, seeds["evaluator"])
     command = BaseSerialCommand(cfg.command, learner, actor, evaluator, store, policy.command_mode)
-    return SerialParts(policy, learner, actor, evaluator, store, command)
+    loader = None
+    if isinstance(store, Replay):
+        loader = AsyncDataLoader(store, cfg.policy.learn.batch_size, "cuda" if cfg.policy.use_cuda else "cpu")
+    return SerialParts(policy, learner, actor, evaluator, store, command, loader)
 
 
 def _build_store(compiled: CompiledConfig, policy: Policy, lane_num: int, seed: int) -> Replay | RolloutBuffer:

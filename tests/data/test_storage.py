@@ -206,4 +206,4 @@ def test_columns_must_share_their_leading_dimensions(shape):
 def test_memory_is_counted():
     storage = RowStorage(10, 1)
     storage.add(block(np.zeros((1, 1))), np.array([0]))
-    assert storage.nbytes == 10 * (8 + 1) + 10 + 10 * 4  # id, valid; gap; use_count
+    assert storage.nbytes == 10 * (8 + 1 + 7) + 10 + 10 * 4  # id, valid, filled up to 8 bytes; flags; use_count

@@ -1,0 +1,253 @@
+"""Batches made ready by threads while the current one is learned."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from nervex.data.replay import Draw, Replay
+from nervex.torch_utils.device import to_device
+from nervex.utils.tree import tree_leaves, tree_map
+
+Source = Callable[[int], Any]
+
+
+class AsyncDataLoader:
+    """Gathers the next batches, and copies them to the device, while the current one is learned.
+
+    Batches come in order, and there are never more than ``depth`` of them ahead. An error in a thread is raised where
+    its batch would have come, with its traceback.
+
+    **From a replay** the batches are exactly those that ``replay.sample`` would give: rows are chosen by the thread
+    that asks, and whatever changes the replay (new rows, priorities, ``clear``) or asks for its state takes back
+    what was chosen ahead, to choose it again afterwards. So a checkpoint may be made at any moment and holds no batch
+    in flight. It pays where several batches are drawn between changes, as with ``policy.learn.train_step`` above 1 and
+    sampler ``uniform``. With priorities, which rows come next depends on what the present batch taught: nothing is
+    chosen ahead, and only the copy to the device is left to the loader.
+
+    **From a function** ``data_source(batch_size)`` it takes what that returns: a batch (nested dict of tensors), None
+    (no data; the iteration ends), or a list of items or of functions without arguments that give items, which
+    ``num_workers`` threads call in chunks of ``chunk_size`` and ``collate_fn`` joins. The function is called up to
+    ``depth`` batches before its batch is asked for, always by one thread.
+
+        with AsyncDataLoader(replay, 32, "cuda") as loader:
+            for batch in loader.batches(train_step):
+                learner.train(batch)
+
+    Args:
+        data_source: a replay or a function.
+        batch_size: of every batch.
+        device: where batches go. The copy to a GPU is made from pinned memory on a stream of its own.
+        chunk_size: items that one thread makes at a time; None: as many as keep all threads at work.
+        collate_fn: list of items to batch; None: stacks every leaf.
+        num_workers: threads that make items; 0: the one that makes the batch.
+        depth: batches made ahead, at least 1.
+        timeout_s: longest wait for a batch.
+        thread_bytes: batches of a replay that are smaller and stay on the CPU are gathered by the thread that asks.
+    """
+
+    def __init__(
+        self,
+        data_source: Replay | Source,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        chunk_size: int | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        num_workers: int = 0,
+        depth: int = 2,
+        timeout_s: float = 600.0,
+        thread_bytes: int = 256 << 10,
+    ) -> None:
+        if depth < 1 or batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"AsyncDataLoader got batch_size {batch_size}, depth {depth}, num_workers {num_workers}; expected at "
+                "least 1, 1 and 0"
+            )
+        self._replay = data_source if isinstance(data_source, Replay) else None
+        self._source = data_source
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+        self._chunk_size = chunk_size
+        self._collate = stack_items if collate_fn is None else collate_fn
+        self._depth = depth
+        self._timeout_s = timeout_s
+        self._stream: Any = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._ahead: deque[tuple[Draw | None, Future[Any]]] = deque()
+        self._thread = ThreadPoolExecutor(1, "nervex-loader")
+        self._workers = ThreadPoolExecutor(num_workers, "nervex-loader-worker") if num_workers else None
+        self._worker_num = max(num_workers, 1)
+        self._thread_bytes = thread_bytes
+        self._worth: bool | None = None
+        self._closed = False
+        self._closing = threading.Event()
+
+    def batches(self, num: int, policy_version: int | None = None) -> Iterator[Any]:
+        """Yields up to ``num`` batches, fewer when there are no data for more; afterwards nothing is in flight.
+
+        Args:
+            num: batches.
+            policy_version: learner iteration of the first batch, one more for each further one; from which the
+                replay's ``max_staleness`` counts.
+        """
+        self._check_open()
+        given = 0
+        try:
+            while given < num:
+                batch = self._next(num - given, None if policy_version is None else policy_version + given)
+                if batch is None:
+                    return
+                given += 1
+                yield batch
+                del batch  # its memory may serve again
+        finally:
+            self._take_back()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields batches until there are no data."""
+        self._check_open()
+        while (batch := self._next(self._depth + 1, None)) is not None:
+            yield batch
+
+    def __next__(self) -> Any:
+        """Returns the next batch."""
+        self._check_open()
+        batch = self._next(self._depth + 1, None)
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """Ends the threads, after what they are at; batches in flight are dropped (those of a replay taken back)."""
+        if not self._closed:
+            self._closed = True
+            self._closing.set()
+            self._take_back()
+            self._thread.shutdown(cancel_futures=True)
+            if self._workers is not None:
+                self._workers.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "AsyncDataLoader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _next(self, wanted: int, policy_version: int | None) -> Any:
+        """Returns a batch, having others made ready, ``wanted`` of them with it at most; None: no data."""
+        made = self._made_ahead()
+        if made is None and self._replay is not None:
+            draw = self._replay.draw(self._batch_size, policy_version)
+            made = None if draw is None else self._copied(self._replay.fetch(draw))
+        elif made is None:
+            made = self._result(self._thread.submit(self._from_source))
+        if made is None:
+            return None
+        batch = self._received(made)
+        if self._replay is None or (not self._replay.prioritized and self._pays(batch)):
+            self._ask(min(wanted - 1, self._depth), None if policy_version is None else policy_version + 1)
+        return batch
+
+    def _made_ahead(self) -> Any:
+        """Returns the next batch if it was made ahead and is still right, else None."""
+        while self._ahead:
+            draw, future = self._ahead[0]
+            made = None if draw is not None and draw.taken_back else self._result(future)
+            self._ahead.popleft()
+            if draw is None:
+                return made
+            if self._replay is not None and self._replay.received(draw):
+                return made  # else the replay has changed, and all of them are to be drawn again
+        return None
+
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result(self._timeout_s)
+        except TimeoutError as e:
+            if future.done():
+                raise
+            raise TimeoutError(
+                f"AsyncDataLoader waited {self._timeout_s:g} s for a batch of {self._batch_size} from "
+                f"{type(self._source).__name__}; see why the data source hangs, or give a longer timeout_s"
+            ) from e
+
+    def _pays(self, batch: Any) -> bool:
+        """Whether a batch is worth a thread: handing over a small one costs more than gathering it."""
+        if self._worth is None:
+            size = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+            self._worth = self._device.type != "cpu" or size >= self._thread_bytes
+        return self._worth
+
+    def _ask(self, num: int, policy_version: int | None) -> None:
+        """Has batches made until ``num`` are under way."""
+        while len(self._ahead) < num:
+            if self._replay is None:
+                self._ahead.append((None, self._thread.submit(self._from_source)))
+                continue
+            version = None if policy_version is None else policy_version + len(self._ahead)
+            draw = self._replay.draw(self._batch_size, version, ahead=True)
+            if draw is None:
+                return
+            self._ahead.append((draw, self._thread.submit(self._from_replay, self._replay, draw)))
+
+    def _take_back(self) -> None:
+        if self._replay is not None:
+            self._replay.take_back()
+            self._ahead.clear()
+
+    def _from_replay(self, replay: Replay, draw: Draw) -> Any:
+        return None if draw.taken_back else self._copied(replay.fetch(draw))
+
+    def _from_source(self) -> Any:
+        if self._closing.is_set():
+            return None
+        assert callable(self._source)
+        data = self._source(self._batch_size)
+        if isinstance(data, list):
+            data = self._collate(self._made(data)) if data else None
+        return None if data is None else self._copied(data)
+
+    def _made(self, items: list[Any]) -> list[Any]:
+        """Calls the items that are functions, in order."""
+        if self._workers is None:
+            return _call(items)
+        size = self._chunk_size or -(-len(items) // self._worker_num)
+        chunks = [items[i : i + size] for i in range(0, len(items), size)]
+        return [item for chunk in self._workers.map(_call, chunks) for item in chunk]
+
+    def _copied(self, batch: Any) -> tuple[Any, Any]:
+        """Returns a batch on the device and the event after which it may be read there."""
+        if self._stream is None:
+            return (batch if self._device.type == "cpu" else to_device(batch, self._device)), None
+        with torch.cuda.stream(self._stream):
+            pinned = tree_map(lambda x: x.pin_memory() if isinstance(x, torch.Tensor) else x, batch)
+            moved = to_device(pinned, self._device)
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return moved, (event, pinned)  # pinned memory must stay until it was copied
+
+    def _received(self, made: tuple[Any, Any]) -> Any:
+        batch, copied = made
+        if copied is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(copied[0])
+            for leaf in tree_leaves(batch):
+                if isinstance(leaf, torch.Tensor):
+                    leaf.record_stream(stream)
+        return batch
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this AsyncDataLoader was closed; make a new one")
+
+
+def stack_items(items: list[Any]) -> Any:
+    """Returns items (nested dicts of tensors, arrays or numbers) as one batch, [B, ...]."""
+    return tree_map(lambda *leaves: torch.stack([torch.as_tensor(np.asarray(x)) for x in leaves]), *items)
+
+
+def _call(items: list[Any]) -> list[Any]:
+    return [item() if callable(item) else item for item in items]
