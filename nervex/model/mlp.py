@@ -124,10 +124,10 @@ class EnsembleMLP(nn.Module):
         self._num = num
         self._activation = getattr(torch, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps float [B, size_in] to [K, B, size_out]."""
-        x = x.expand(self._num, -1, -1)  # [K, B, size_in]
-        *hidden, last = zip(self.weight, self.bias, strict=True)
+    def forward(self, x: Tensor, num: int | None = None) -> Tensor:
+        """Maps float [B, size_in] to [K, B, size_out], or by the first ``num`` networks to [num, B, size_out]."""
+        x = x.expand(self._num if num is None else num, -1, -1)  # [K, B, size_in]
+        *hidden, last = zip((w[:num] for w in self.weight), (b[:num] for b in self.bias), strict=True)
         for weight, bias in hidden:
             x = self._activation(torch.baddbmm(bias, x, weight))
         if not torch.is_autocast_enabled(x.device.type):

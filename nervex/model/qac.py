@@ -58,10 +58,10 @@ class Critic(nn.Module):
         self.encoder = encoder
         self.main = EnsembleMLP(critic_num, input_dim, hidden_dim_list, out_dim, activation)
 
-    def forward(self, obs: Any, action: Tensor | None = None) -> Tensor:
-        """Returns float [K, B, out_dim] for obs [B, ...] and action [B, A]."""
+    def forward(self, obs: Any, action: Tensor | None = None, num: int | None = None) -> Tensor:
+        """Returns float [K, B, out_dim] for obs [B, ...] and action [B, A]; of the first ``num`` networks if given."""
         features = self.encoder(obs)  # [B, E]
-        return self.main(features if action is None else torch.cat([features, action], dim=-1))  # type: ignore[no-any-return]
+        return self.main(features if action is None else torch.cat([features, action], dim=-1), num)  # type: ignore[no-any-return]
 
 
 class QAC(nn.Module):
@@ -101,7 +101,8 @@ class QAC(nn.Module):
         """Returns ``{'action': [B, A]}`` in [-1, 1] or ``{'q_value': [B]}``, [2, B] of twin critics.
 
         Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself; ``'action'`` float [B, A] beside it for ``compute_q``.
+            x: ``{'obs': [B, ...]}``, or the observation itself; for ``compute_q`` ``'action'`` float [B, A] beside it,
+                and ``'critic_num'``, the number of twin critics to ask (1: the first one), unless it is both.
             info: not used.
             mode: ``'compute_action'`` or ``'compute_q'``.
         """
@@ -109,7 +110,7 @@ class QAC(nn.Module):
         obs, _, _ = read_input(x)
         if mode == "compute_action":
             return {"action": self.actor(obs)}
-        q_value = self.critic(obs, x["action"]).squeeze(-1)  # [K, B]
+        q_value = self.critic(obs, x["action"], x.get("critic_num")).squeeze(-1)  # [K, B]
         return {"q_value": q_value if self._twin else q_value[0]}
 
 

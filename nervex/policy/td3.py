@@ -124,7 +124,8 @@ class TD3Policy(CommonPolicy):
         """Steps up the gradient of the critic's value of the actor's own actions."""
         obs = data["obs"]
         action = self._agent.forward({"obs": obs})["action"]  # [B, A]
-        own_q = self._agent.forward({"obs": obs, "action": action}, mode="compute_q")["q_value"]  # [2, B]
+        first = {"obs": obs, "action": action, "critic_num": 1}
+        own_q = self._agent.forward(first, mode="compute_q")["q_value"]  # [1, B]
         loss = deterministic_policy_loss(own_q[0] if own_q.dim() == 2 else own_q)
         self._optimizer_actor.descend(loss)
         return {"actor_loss": loss.detach()}

@@ -47,6 +47,11 @@ class TestQAC:
         assert torch.allclose(q_value(net), expected, atol=1e-6)
         assert not torch.allclose(expected[0], expected[1], atol=1e-3)
 
+    def test_one_of_the_twins_may_be_asked(self):
+        net = QAC(4, 2, use_twin_critic=True)
+        first = net({"obs": OBS, "action": ACTION, "critic_num": 1}, mode="compute_q")["q_value"]
+        assert first.shape == (1, 5) and torch.allclose(first[0], q_value(net)[0], atol=1e-6)
+
     def test_layers_of_the_actor(self):
         net = QAC(4, 2, hidden_dim_list=[7, 6], activation="tanh")
         sizes = [(m.in_features, m.out_features) for m in net.actor.modules() if isinstance(m, nn.Linear)]
