@@ -55,7 +55,11 @@ def test_plot(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     done = run("check", "cartpole_dqn", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "34,563 parameters" in done.stdout and "replay 50,000 rows: 2.9 MiB" in done.stdout and done.stdout.endswith("ok\n")
+    assert (
+        "34,563 parameters" in done.stdout
+        and "replay 50,000 rows: 2.9 MiB" in done.stdout
+        and done.stdout.endswith("ok\n")
+    )
     assert list(tmp_path.iterdir()) == []
 
 
