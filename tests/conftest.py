@@ -20,8 +20,18 @@ def process_wide_settings():
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(scope="session")
+def compiler():
+    """A machine that can compile: one with a C++ compiler and Python's headers."""
+    with torch._dynamo.config.patch(disable=False):
+        try:
+            torch.compile(lambda x: x * 2 + 1, fullgraph=True)(torch.ones(3))
+        except Exception as error:  # whatever the compiler says
+            pytest.skip(f"no update can be compiled on this machine: {str(error).splitlines()[0]}")
+
+
 @pytest.fixture
-def compiling(monkeypatch):
+def compiling(monkeypatch, compiler):
     """Compilation as it is without the setting above."""
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "0")
     with torch._dynamo.config.patch(disable=False):
