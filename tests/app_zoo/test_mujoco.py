@@ -244,3 +244,18 @@ def test_envpool_has_the_same_robots():
 def test_a_task_that_envpool_lacks():
     with pytest.raises(ConfigError, match="EnvPool has no task 'HalfCheetah-v9'; did you mean 'HalfCheetah-v"):
         EnvPoolEngine("HalfCheetah-v9", 1, {})
+
+
+def test_warnings_go_to_the_log_once(caplog, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        env = MujocoEnv({"env_id": "HalfCheetah-v5"})
+        env.seed(seed)
+        env.reset()
+        env.close()
+    shown = capfd.readouterr()
+    assert "deprecated" not in shown.out + shown.err and list(tmp_path.iterdir()) == []
+    mujoco_env._log_warning.cache_clear()
+    mujoco_env._log_warning("Nan, Inf or huge value in QACC")
+    mujoco_env._log_warning("Nan, Inf or huge value in QACC")
+    assert caplog.text.count("MuJoCo: Nan, Inf or huge value in QACC") == 1

@@ -1,8 +1,11 @@
 """The MuJoCo robots of Gymnasium, in Gymnasium or in EnvPool."""
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -79,9 +82,23 @@ class MujocoEnv(GymnasiumEnv):
                     f"env '{self.env_id}' needs the package {missing[0]}, which is not installed; run: pip install "
                     '"nervex[mujoco]"'
                 )
+            _log_warnings()
             if self._cfg["render_mode"] is not None and sys.platform == "linux":
                 os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
         return super()._made()
+
+
+def _log_warnings() -> None:
+    """Sends MuJoCo's warnings to the log, once each, in place of a line on the terminal and in a file for every env."""
+    mujoco = import_module("mujoco")
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_log_warning)
+
+
+@cache
+def _log_warning(text: str) -> None:
+    # what is deprecated stands in Gymnasium's files of the robots, not in the user's
+    logging.getLogger("nervex").log(logging.DEBUG if "deprecated" in text else logging.WARNING, "MuJoCo: %s", text)
 
 
 register_env("mujoco", MujocoEnv)
