@@ -261,7 +261,6 @@ def test_clock_leaves_out_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_solver_evaluates_at_its_steps_and_ends_at_the_goal(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("gymnasium")
     given = {"env": "CartPole-v1", "goal": 9, "eval_every": 100, "eval_episodes": 3, "seed": 0, "threads": 1}
     asked = []
 

@@ -257,7 +257,6 @@ def test_a_timeout_of_the_source_itself_is_its_own():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_arrive_on_the_device():
     one, two = filled()[0], filled()[0]
     with AsyncDataLoader(two, 4, "cuda") as loader:
