@@ -60,6 +60,11 @@ class ColumnTable:
                 self.column[name] = allocate((c.entries, *c.row), c.dtype, spill_dir if c.place == "disk" else None)
 
     @property
+    def record(self) -> np.ndarray:
+        """The columns of small rows as one structured array [capacity]."""
+        return self._record
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all columns."""
         arrays = sum(v.nbytes for k, v in self.column.items() if k not in self._in_record)
@@ -83,15 +88,18 @@ class ColumnTable:
         self, slot: np.ndarray, later: np.ndarray | None = None, later_names: Iterable[str] = ()
     ) -> dict[str, np.ndarray]:
         """Returns the rows of all columns, and of some further rows; see ``RowStorage.take``."""
-        record = self._record.take(slot)
-        inside = self._in_record
-        rows: dict[str, Any] = {k: record[k].copy() if k in inside else None for k in self.names}
-        if later is not None:
-            for name in later_names:
-                if name in self.packed:  # once for both: they share what there is to unpack
-                    rows[name], rows[f"next_{name}"] = self.packed[name].read(np.stack((slot, later)))
-                else:
-                    rows[f"next_{name}"] = self.read(name, later)
+        inside, num = self._in_record, len(slot)
+        names = [] if later is None else list(later_names)
+        both = later is not None and not inside.isdisjoint(names)
+        record = self._record.take(np.concatenate((slot, later)) if both else slot)  # type: ignore[arg-type]
+        rows: dict[str, Any] = {k: record[k][:num].copy() if k in inside else None for k in self.names}
+        for name in names:
+            if name in self.packed:  # once for both: they share what there is to unpack
+                rows[name], rows[f"next_{name}"] = self.packed[name].read(np.stack((slot, later)))  # type: ignore[arg-type]
+            elif name in inside:
+                rows[f"next_{name}"] = record[name][num:].copy()
+            else:
+                rows[f"next_{name}"] = self.read(name, later)  # type: ignore[arg-type]
         return {k: self.read(k, slot) if v is None else v for k, v in rows.items()}
 
     def read(self, name: str, slot: np.ndarray) -> np.ndarray:

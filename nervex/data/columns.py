@@ -9,6 +9,8 @@ import torch
 from nervex.utils.tree import tree_flatten_with_path, tree_map
 
 Columns = dict[str, Any]
+KeyPlan = list[tuple[str, Any]]
+"""The keys of nested dicts in order and, for a key that holds a dict, the plan of that one."""
 _ARRAYS: Any = (np.ndarray, torch.Tensor)
 
 
@@ -62,6 +64,34 @@ def nest(flat: Mapping[str, Any]) -> Columns:
             node = node.setdefault(parent, {})
         node[name] = leaf
     return tree
+
+
+def key_plan(tree: Columns) -> KeyPlan:
+    """Returns the plan of nested dicts."""
+    return [(key, key_plan(tree[key]) if isinstance(tree[key], dict) else None) for key in sorted(tree, key=str)]
+
+
+def paths_of(plan: KeyPlan, prefix: str = "") -> list[str]:
+    """Returns the paths of the leaves of a plan, in its order."""
+    names = [[prefix + key] if part is None else paths_of(part, f"{prefix}{key}/") for key, part in plan]
+    return [name for part in names for name in part]
+
+
+def pick(tree: Any, plan: KeyPlan, leaves: list[Any]) -> bool:
+    """Appends the leaves of ``tree``, in the order of the plan; False: it is not nested dicts of arrays or tensors with
+    just the keys of the plan."""
+    if not isinstance(tree, dict) or len(tree) != len(plan):
+        return False
+    for key, part in plan:
+        value = tree.get(key)
+        if part is not None:
+            if not pick(value, part, leaves):
+                return False
+        elif isinstance(value, _ARRAYS):
+            leaves.append(value)
+        else:
+            return False
+    return True
 
 
 def nbytes(flat: Mapping[str, np.ndarray]) -> int:

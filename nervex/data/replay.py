@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nervex.config.schema import complete, option
+from nervex.data.block_writer import BlockWriter
 from nervex.data.columns import Columns, to_numpy
 from nervex.data.limiter import Limiter, Thruput
 from nervex.data.memory import MemoryPlan, StorageOptions, plan_memory
@@ -96,6 +97,7 @@ class Replay:
             cfg["meta_maxlen"], rows, cfg["max_reuse"], self.window.stride, self._options, self._rows,
             cfg["max_staleness"],
         )  # fmt: skip
+        self._writer = BlockWriter(self.storage)
         self.sampler: Sampler = (
             PrioritizedSampler(self.storage.capacity, cfg["alpha"], cfg["beta"], cfg["anneal_step"])
             if cfg["sampler"] == "prioritized"
@@ -129,11 +131,15 @@ class Replay:
             length: rows of each lane, int [b]; None: all T.
             gap: lanes whose rows do not follow the ones before them, bool [b]; None: no lane.
         """
-        arrays = to_numpy(columns)
         with self._lock:
             self.take_back()
-            slot = self._store(arrays, lane_id, length, gap)
-            self.limiter.inserted += int(np.count_nonzero(arrays["valid"]))
+            plain = self._rows and length is None and gap is None
+            written = self._writer.write(columns, lane_id) if plain else None
+            if written is None:
+                arrays = to_numpy(columns)
+                written = self._store(arrays, lane_id, length, gap), int(np.count_nonzero(arrays["valid"]))
+            slot, valid_num = written
+            self.limiter.inserted += valid_num
             if len(slot):
                 self.sampler.added(self.storage, self.window, slot)
 

@@ -9,11 +9,8 @@ import numpy as np
 from nervex.data.column_table import ColumnTable
 from nervex.data.columns import Columns, flatten
 from nervex.data.memory import StorageOptions, plan_memory
+from nervex.kernels.row_flags import ENDED, GAP, SEAM, VALID, WRITTEN
 from nervex.utils.errors import SpecError
-
-WRITTEN, VALID, ENDED, GAP, SEAM = 1, 2, 4, 8, 16
-"""What a row's flags say: it was written; it is a transition; its episode ends there; it does not follow the row
-before it in time; nor does it because it is the oldest row of its ring (or the next one to be written)."""
 
 _WRITTEN, _VALID, _ENDED = np.uint8(WRITTEN), np.uint8(VALID), np.uint8(ENDED)
 
@@ -35,7 +32,7 @@ class RowStorage:
             not sampled.
 
     Attributes:
-        flags: uint8 [capacity]; see ``WRITTEN``.
+        flags: uint8 [capacity]; see :mod:`nervex.kernels.row_flags`.
         newest_version: the newest version of the weights that is known here.
     """
 
@@ -132,9 +129,25 @@ class RowStorage:
         self.head[lane_id] += row_num if length is None else length
         self._level = self._level + row_num if everyone and self._level is not None else self._common_head()
         self._mark_seams(lane_id)
-        if table.packed:
-            table.try_codecs(int(self.head.sum()), self.flags & WRITTEN)
+        self._try_codecs()
         return slots
+
+    def next_start(self, row_num: int) -> int | None:
+        """Returns the slot from which ``row_num`` further rows of all lanes would lie one after the other; None: they
+        would not, or more than flags and columns belongs to them."""
+        plain = self.stride == 1 and not self.limited and self._level is not None and not self._gap_next.any()
+        row = (self._level or 0) % self.ring_len
+        return row * self.lane_num if plain and row + row_num <= self.ring_len else None
+
+    def advance(self, row_num: int, new_valid: int, old_valid: int) -> None:
+        """Learns that ``row_num`` rows of all lanes were written, with their flags, from :meth:`next_start` on: so
+        many transitions in the place of so many."""
+        assert self._level is not None
+        self.valid_count += new_valid - old_valid
+        self.head += row_num
+        self._level += row_num
+        self._mark_seams(self._everyone)
+        self._try_codecs()
 
     def take(
         self, slot: np.ndarray, later: np.ndarray | None = None, later_names: Iterable[str] = ()
@@ -350,6 +363,10 @@ class RowStorage:
             self.flags[start : start + self.lane_num] |= SEAM
         else:
             self.flags[self.head[lane_id] % self.ring_len * self.lane_num + lane_id] |= SEAM
+
+    def _try_codecs(self) -> None:
+        if self.table is not None and self.table.packed:
+            self.table.try_codecs(int(self.head.sum()), self.flags & WRITTEN)
 
     def _sparse(self, name: str) -> bool:
         return self.stride > 1 and name.startswith("prev_state")

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from nervex.data.columns import Columns, nest
-from nervex.data.storage import ENDED, GAP, SEAM, VALID, WRITTEN, RowStorage
+from nervex.data.storage import RowStorage
+from nervex.kernels.row_flags import ENDED, GAP, SEAM, VALID, WRITTEN
 
 _SAMPLE = WRITTEN | VALID
 _BREAK = GAP | SEAM

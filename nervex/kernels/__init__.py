@@ -10,6 +10,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "find_leaves": "nervex.kernels.tree",
         "set_leaves": "nervex.kernels.tree",
+        "write_rows": "nervex.kernels.records",
         "gae": "nervex.kernels.returns",
         "vtrace": "nervex.kernels.returns",
         "upgo": "nervex.kernels.returns",

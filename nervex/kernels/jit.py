@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,6 +40,25 @@ def part(function: Function) -> Function:
     A loop over arrays that are its arguments becomes vector instructions; one over rows cut from a table does not.
     """
     return _compile(function)
+
+
+@intrinsic
+def _pointer(_: Any, address: Any) -> Any:
+    """Makes a pointer of an integer, in compiled code."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), code
+
+
+@part
+def memory(address: int, num: int, dtype: Any) -> Any:
+    """Returns the ``num`` numbers of ``dtype`` that lie at an address, as an array; in compiled code only.
+
+    Nothing is checked: whoever gives the address keeps the memory alive, of that size, and aligned.
+    """
+    return numba.carray(_pointer(address), (num,), dtype)  # type: ignore[call-arg]
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Public names of a package resolved at first use, so that importing nerveX stays fast."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ def lazy_exports(package: str, table: Mapping[str, str]) -> tuple[Callable[[str]
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         module = importlib.import_module(table[name])
         is_module = table[name] == f"{package}.{name}"
-        return module if is_module else getattr(module, name)
+        found = module if is_module else getattr(module, name)
+        setattr(sys.modules[package], name, found)  # the next time it is an attribute like any other
+        return found
 
     return get_attribute, lambda: sorted(table)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nervex.data.columns import Columns, flatten, nest, to_plain
+from nervex.data.columns import KeyPlan, flatten, key_plan, nest, paths_of, pick, to_plain
 from nervex.rl_utils.trajectory import Trajectory
 from nervex.utils.errors import SpecError
 from nervex.utils.tree import tree_map
@@ -19,9 +19,6 @@ RESERVED: dict[str, Any] = {
     "episode_id": np.int32,
     "episode_step": np.int32,
 }
-
-
-Plan = list[tuple[str, Any]]  # keys of a row and, where a key holds a dict, the plan of that one
 
 
 class Block(NamedTuple):
@@ -59,7 +56,7 @@ class Rollout:
         self._head: dict[str, torch.Tensor] = {}  # views of the first ``_head_rows`` rows
         self._head_rows = -1
         self._nested = False  # some column has a path and not a name
-        self._plan: Plan | None = None  # what the rows look like, if they are dicts of dicts
+        self._plan: KeyPlan | None = None  # what the rows look like, if they are dicts of dicts
         self._names: list[str] = []  # of their columns
         self._own: list[np.ndarray] = []
         self._rows = 0
@@ -78,12 +75,12 @@ class Rollout:
         Raises:
             SpecError: other columns than before, or not one row per lane.
         """
-        values: list[np.ndarray] = []
-        if self._plan is None or not _pick(row, self._plan, values):  # the short way is for rows like the one before
+        values: list[Any] = []
+        if self._plan is None or not pick(row, self._plan, values):  # the short way is for rows like the one before
             values = self._unusual(row, reserved, lane_id)
         where = self._advance(lane_id)
         for column, value in zip(self._own, values, strict=True):
-            column[where] = value
+            column[where] = _array(value)
         for name, value in reserved.items():
             self._column[name][where] = value
 
@@ -203,7 +200,7 @@ class Rollout:
         self.cursor[lane_id] += 1
         return cursor, lane_id
 
-    def _unusual(self, row: Any, reserved: dict[str, Any], lane_id: np.ndarray) -> list[np.ndarray]:
+    def _unusual(self, row: Any, reserved: dict[str, Any], lane_id: np.ndarray) -> list[Any]:
         """Returns the values of a row of any kind in the order of the columns, and takes note of what it looks like."""
         plain = {k: v for k, v in to_plain(row).items() if k not in reserved}
         flat = flatten(plain)
@@ -214,12 +211,12 @@ class Rollout:
                 f"_process_transition returned the columns {sorted(flat)} after "
                 f"{sorted(self._column.keys() - RESERVED.keys())}; it must return the same keys every time"
             )
-        plan = _plan_of(plain)
-        names = _names_of(plan)
+        plan = key_plan(plain)
+        names = paths_of(plan)
         known = flat.keys() == set(names)  # else some part of the row is no dict
         self._plan, self._names = (plan, names) if known else (None, list(flat))
         self._own = [self._column[name] for name in self._names]
-        return [_array(flat[name]) for name in self._names]
+        return [flat[name] for name in self._names]
 
     def _allocate(self, flat: dict[str, Any], lanes: int) -> None:
         for name, value in flat.items():
@@ -259,28 +256,3 @@ def _array(value: Any) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         return value.numpy() if value.is_cpu else value.cpu().numpy()
     return value  # type: ignore[no-any-return]
-
-
-def _plan_of(row: Columns) -> Plan:
-    return [(key, _plan_of(row[key]) if isinstance(row[key], dict) else None) for key in sorted(row, key=str)]
-
-
-def _names_of(plan: Plan, prefix: str = "") -> list[str]:
-    names = [[prefix + key] if part is None else _names_of(part, f"{prefix}{key}/") for key, part in plan]
-    return [name for part in names for name in part]
-
-
-def _pick(row: Any, plan: Plan, values: list[np.ndarray]) -> bool:
-    """Appends the arrays of a row that has just the keys of the plan; False: it has not."""
-    if not isinstance(row, dict) or len(row) != len(plan):
-        return False
-    for key, part in plan:
-        value = row.get(key)
-        if part is not None:
-            if not _pick(value, part, values):
-                return False
-        elif isinstance(value, torch.Tensor | np.ndarray):
-            values.append(_array(value))
-        else:
-            return False
-    return True
