@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nervex.data.record_store import RecordStore
+from nervex.data.stamps import Stamps
+from nervex.torch_utils.segment import part_contents
 
 StoreMaker = Callable[[int, int], RecordStore]
 
@@ -51,12 +53,15 @@ class RowColumn:
         dtype: of the column.
         shape: [slots, ...].
         make: ``(record_bytes, capacity)`` to a record store.
+        label: of its parts in a state.
     """
 
-    def __init__(self, dtype: Any, shape: tuple[int, ...], make: StoreMaker) -> None:
+    def __init__(self, dtype: Any, shape: tuple[int, ...], make: StoreMaker, label: str = "packed") -> None:
         self.dtype = np.dtype(dtype)
         self.shape = shape
         self._store = make(int(np.prod(shape[1:])) * self.dtype.itemsize, shape[0])
+        self._label = label
+        self._stamps = Stamps(self._store.record_bytes)
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +73,7 @@ class RowColumn:
 
     def write(self, slot: np.ndarray, rows: np.ndarray) -> None:
         self._store.put(slot, _as_bytes(rows, (len(rows), self._store.record_bytes)))
+        self._stamps.touch(slot)
 
     def read(self, slot: np.ndarray) -> np.ndarray:
         return self._store.get(slot.ravel()).view(self.dtype).reshape(*slot.shape, *self.shape[1:])
@@ -76,10 +82,13 @@ class RowColumn:
         self._store.drop(np.arange(self.shape[0]))
 
     def state_dict(self, slot: np.ndarray) -> dict[str, Any]:
-        return self._store.state_dict(slot)
+        parts = self._stamps.segments(self._label, len(slot), lambda a, b: self._store.state_dict(slot[a:b]))
+        return self._store.state_dict(slot) if parts is None else {"rows": parts}
 
     def load_state_dict(self, slot: np.ndarray, state: dict[str, Any], newest: np.ndarray) -> None:
-        self._store.load_state_dict(slot, state)
+        for begin, end, part in state["rows"] if "rows" in state else [(0, len(slot), state)]:
+            self._store.load_state_dict(slot[begin:end], part_contents(part))
+        self._stamps.touch(slot)
 
 
 class FramePool:
@@ -88,11 +97,14 @@ class FramePool:
     Args:
         store: where the frames lie.
         by_content: frames are looked for among the last ones stored, whoever stored them.
+        label: of its parts in a state.
     """
 
-    def __init__(self, store: RecordStore, by_content: bool = False) -> None:
+    def __init__(self, store: RecordStore, by_content: bool = False, label: str = "frames") -> None:
         self.store = store
         self.by_content = by_content
+        self._label = label
+        self._stamps = Stamps(store.record_bytes)
         self.added = 0  # frames ever stored
         self._growth = max(store.capacity // _GROWTH, _SMALLEST_GROWTH)
         self._count = np.zeros(store.capacity, np.int32)  # references
@@ -124,6 +136,7 @@ class FramePool:
         self.added += num
         index = np.array(number, np.int32)
         self.store.put(index, frame)
+        self._stamps.touch(index)
         return index
 
     def hold(self, ref: np.ndarray) -> None:
@@ -140,6 +153,7 @@ class FramePool:
         gone = gone[gone > 0]
         if len(gone):
             self.store.drop(gone)
+            self._stamps.touch(gone)
             self._free += gone.tolist()
 
     def find(self, frame: np.ndarray, known: dict[bytes, int]) -> int:
@@ -169,14 +183,11 @@ class FramePool:
         self._next = 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the frames that are kept, under their numbers, as plain data."""
+        """Returns the frames that are kept, under their numbers, as a state tree."""
         number = np.setdiff1d(np.arange(1, self._next), self._free)
-        return {
-            "number": number,
-            "frame": self.store.state_dict(number),
-            "free": np.array(self._free, np.int64),
-            "added": self.added,
-        }
+        parts = self._stamps.segments(self._label, self._next, self._kept)
+        frames = {"frame": self.store.state_dict(number)} if parts is None else {"parts": parts}
+        return {"number": number, **frames, "free": np.array(self._free, np.int64), "added": self.added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave; the columns that refer to the frames then hold them again."""
@@ -187,7 +198,17 @@ class FramePool:
         self.added = int(state["added"])
         if self._next > self.store.capacity:
             self._grow(self._next - self.store.capacity)
-        self.store.load_state_dict(number, state["frame"])
+        if "frame" in state:
+            self.store.load_state_dict(number, state["frame"])
+        for begin, end, part in state.get("parts", ()):
+            inside = np.searchsorted(number, (begin, end))
+            self.store.load_state_dict(number[slice(*inside)], part_contents(part))
+        self._stamps.touch(number)
+
+    def _kept(self, begin: int, end: int) -> dict[str, Any]:
+        """Returns those of the frames from ``begin`` to ``end`` that are kept."""
+        number = np.arange(max(begin, 1), end)
+        return self.store.state_dict(number[self._count[number] > 0])
 
     def _grow(self, missing: int) -> None:
         num = -(-missing // self._growth) * self._growth

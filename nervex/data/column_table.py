@@ -11,6 +11,8 @@ from nervex.data.codec import FramePool, FrameStack, PackedColumn, RowColumn, fr
 from nervex.data.lz4_store import Lz4Store
 from nervex.data.memory import ColumnPlan, MemoryPlan, frame_capacity, human_bytes
 from nervex.data.record_store import ArrayStore, RecordStore, allocate
+from nervex.data.stamps import Stamps
+from nervex.torch_utils.segment import part_contents
 from nervex.utils.errors import ConfigError, SpecError
 
 _CHUNK = 1024
@@ -46,6 +48,7 @@ class ColumnTable:
         self._pool: dict[str, FramePool] = {}
         self._buffers = Buffers()
         self._next_trial = _TRIAL_ROWS
+        self._stamps = Stamps(sum(c.row_bytes for c in plan.column.values() if c.codec == "raw"), lane_num)
         fields = [c for c in plan.column.values() if c.in_record and c.entries == plan.capacity]
         self._record = np.zeros(plan.capacity, _record_dtype(fields))
         self._in_record = frozenset(c.name for c in fields)
@@ -55,7 +58,9 @@ class ColumnTable:
             elif c.codec == "frame_stack":
                 self.packed[name] = FrameStack(c.dtype, (c.entries, *c.row), lane_num, self._pool_of(c))
             elif c.place == "lz4":
-                self.packed[name] = RowColumn(c.dtype, (c.entries, *c.row), Lz4Store)
+                self.packed[name] = RowColumn(
+                    c.dtype, (c.entries, *c.row), Lz4Store, f"packed-{self.names.index(name)}"
+                )
             else:
                 self.column[name] = allocate((c.entries, *c.row), c.dtype, spill_dir if c.place == "disk" else None)
 
@@ -83,6 +88,11 @@ class ColumnTable:
                 self.packed[name].write(slot, values)
             else:
                 self.column[name][where] = values
+        self.touch(where)
+
+    def touch(self, where: Any) -> None:
+        """Learns that rows, a slice or int [M], were changed in the arrays ``column`` or ``record`` themselves."""
+        self._stamps.touch(where)
 
     def take(
         self, slot: np.ndarray, later: np.ndarray | None = None, later_names: Iterable[str] = ()
@@ -153,7 +163,7 @@ class ColumnTable:
         plan.check()
         old = self.packed.pop(name)
         if c.place == "lz4":
-            self.packed[name] = RowColumn(c.dtype, (c.entries, *c.row), Lz4Store)
+            self.packed[name] = RowColumn(c.dtype, (c.entries, *c.row), Lz4Store, f"packed-{self.names.index(name)}")
         else:
             spill_dir = self._spill_dir if c.place == "disk" else None
             self.column[name] = allocate((c.entries, *c.row), c.dtype, spill_dir)
@@ -177,10 +187,18 @@ class ColumnTable:
             )
 
     def state_dict(self, used: int, extent: Callable[[str, int], int]) -> dict[str, Any]:
-        """Returns the first ``used`` rows as plain data; ``extent(name, rows)`` are the entries that they take."""
+        """Returns the first ``used`` rows as a state tree; ``extent(name, rows)`` are the entries that they take."""
         slot = np.arange(used)
+        dense = [k for k in self.column if self.plan.column[k].entries == self.plan.capacity]
+
+        def read(begin: int, end: int) -> dict[str, np.ndarray]:
+            return {k: np.array(self.column[k][begin:end]) for k in dense}
+
+        parts = self._stamps.segments("rows", used, read)
+        size = {k: 0 if parts is not None and k in dense else extent(k, used) for k in self.column}
         return {
-            "column": {k: np.array(self.column[k][: extent(k, used)]) for k in self.names if k in self.column},
+            "column": {k: np.array(self.column[k][: size[k]]) for k in self.names if k in self.column},
+            "rows": parts,
             "packed": {
                 k: {"dtype": v.dtype.str, "row": list(v.shape[1:]), **v.state_dict(slot)}
                 for k, v in self.packed.items()
@@ -198,6 +216,10 @@ class ColumnTable:
             )
         for name, values in state["column"].items():
             self.column[name][: len(values)] = values
+        for begin, end, part in state.get("rows") or ():
+            for name, values in part_contents(part).items():
+                self.column[name][begin:end] = values
+        self.touch(slice(0, max(used, 1)))
         for name, frames in state.get("pool", {}).items():
             self._pool[name].load_state_dict(frames)
         slot = np.arange(used)
@@ -217,7 +239,7 @@ class ColumnTable:
             store: RecordStore = Lz4Store(size, room) if c.place == "lz4" else ArrayStore(
                 size, room, self._spill_dir if c.place == "disk" else None
             )  # fmt: skip
-            self._pool[key] = FramePool(store, self._by_content)
+            self._pool[key] = FramePool(store, self._by_content, f"frames-{len(self._pool)}")
         return self._pool[key]
 
     def _counted_twice(self) -> int:

@@ -142,7 +142,9 @@ class RowStorage:
     def advance(self, row_num: int, new_valid: int, old_valid: int) -> None:
         """Learns that ``row_num`` rows of all lanes were written, with their flags, from :meth:`next_start` on: so
         many transitions in the place of so many."""
-        assert self._level is not None
+        assert self._level is not None and self.table is not None
+        start = self._level % self.ring_len * self.lane_num
+        self.table.touch(slice(start, start + row_num * self.lane_num))
         self.valid_count += new_valid - old_valid
         self.head += row_num
         self._level += row_num

@@ -141,6 +141,7 @@ def _save_after(error: BaseException, run: SerialRun) -> None:
     if isinstance(error, CheckpointError):
         return  # the disk is the problem; the checkpoint before is whole
     try:
+        run.settle()
         if isinstance(error, NumericalError):
             path = run.folder.path / f"bad_batch_iteration_{learner.last_iter.val}"
             save_state(path, {"batch": learner.last_batch, "seed": run.cfg.seed, "train_iter": learner.last_iter.val})

@@ -13,6 +13,7 @@ from nervex.entry.learning import ReplayLearning, RolloutLearning
 from nervex.entry.relations import refuse_other_config
 from nervex.entry.serial_parts import SerialParts, child_seeds
 from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.checkpoint_writer import CheckpointWriter
 from nervex.torch_utils.seeds import load_rng_state, rng_state
 from nervex.utils.errors import CheckpointError, NerveXError, RunFolderError
 from nervex.worker.monitor.run_folder import RunFolder, cpu_s, peak_rss_bytes
@@ -40,6 +41,7 @@ class SerialRun:
         self.folder = folder
         self.log = log
         self.checkpoints = CheckpointManager(folder.checkpoint_dir)
+        self._writer = CheckpointWriter(self.checkpoints)
         self.loop = 0
         self.evaluated_iter = -1
         self.solved_env_step: int | None = None  # where stop_val was first reached and confirmed
@@ -89,29 +91,38 @@ class SerialRun:
                 if self._learning.loop(self._must_stop):
                     self.loop += 1
                 if self._save_wanted:
-                    self.save()
+                    self.save(wait=False)
             if reason != "interrupted":
                 reason = self._evaluate_once() or reason
             parts.learner.call_hook("after_run")
             self.save()
         return reason
 
-    def save(self, pin: str | None = None, envs: bool = True) -> None:
+    def save(self, pin: str | None = None, envs: bool = True, wait: bool = True) -> None:
         """Saves a checkpoint.
 
         Args:
             pin: label that protects it, such as ``'best'``.
             envs: include the state of the envs; False after a fault of theirs.
+            wait: return when it lies on the disk; False: it is written while the run goes on.
         """
         self._save_wanted = False
         if not self.folder.config_path.is_file():
             raise RunFolderError(f"run folder {self.folder.path} was removed or emptied while the run wrote to it")
         self.log.flush()
         weights = {k: v.detach() for k, v in self.parts.policy.model.state_dict().items()}
-        self.checkpoints.save(
+        self._writer.save(
             self.parts.learner.last_iter.val, self.state_dict(envs), weights,
-            metadata={"env_step": self.parts.actor.env_step}, pin=pin,
+            metadata={"env_step": self.parts.actor.env_step}, pin=pin, wait=wait,
         )  # fmt: skip
+
+    def settle(self) -> None:
+        """Returns when no checkpoint is being written.
+
+        Raises:
+            CheckpointError: the one that was being written could not be.
+        """
+        self._writer.wait()
 
     def state_dict(self, envs: bool = True) -> dict[str, Any]:
         """Returns everything that the run needs to go on, beside the weights."""
@@ -229,7 +240,7 @@ class SerialRun:
         }
         self._write("eval", values)
         if before is None or p.evaluator.best > before:
-            self.save(pin="best")
+            self.save(pin="best", wait=False)
 
     def _report(self, averages: dict[str, float]) -> None:
         p = self.parts

@@ -12,13 +12,16 @@ from torch import Tensor
 from nervex.torch_utils.state_files import (
     FORMAT,
     MANIFEST,
+    Snapshot,
+    Written,
     load_state,
     load_state_weights,
     looks_whole,
-    save_state,
     seal,
+    take_snapshot,
     unseal,
     verify_state,
+    write_snapshot,
 )
 from nervex.torch_utils.tensor_file import read_tensor_file
 from nervex.utils.errors import CheckpointError
@@ -78,6 +81,7 @@ class CheckpointManager:
         self.keep = keep
         self._files = files
         self._warned: set[Path] = set()
+        self._written: Written | None = None  # the newest that was written here
 
     def save(
         self,
@@ -88,6 +92,9 @@ class CheckpointManager:
         pin: str | None = None,
     ) -> Path:
         """Writes a checkpoint, reads it back, and only then removes those that are no longer wanted.
+
+        Segments of the tree that have not changed since the last one are not written again: their files get a further
+        name.
 
         Args:
             train_iter: learner iterations done.
@@ -104,6 +111,26 @@ class CheckpointManager:
             TypeError: something cannot be saved as plain data; the message says where it is.
             ValueError: ``train_iter`` or ``pin`` cannot be a part of a file name.
         """
+        return self.write(train_iter, self.snapshot(tree, weights), metadata, pin)
+
+    def snapshot(
+        self, tree: dict[str, Any], weights: Mapping[str, Tensor] | None = None, copy: bool = False
+    ) -> Snapshot:
+        """Returns what :meth:`write` needs, which must come before the next snapshot.
+
+        Args:
+            tree, weights: as for :meth:`save`.
+            copy: the snapshot is to outlive changes of them.
+        """
+        before = self._written
+        if before is not None and not before.directory.is_dir():
+            before = None
+        return take_snapshot(tree, weights, before, copy=copy)
+
+    def write(
+        self, train_iter: int, snapshot: Snapshot, metadata: Mapping[str, Any] | None = None, pin: str | None = None
+    ) -> Path:
+        """Does what :meth:`save` does, with a snapshot; any one thread may."""
         if train_iter < 0 or (pin is not None and not _LABEL.fullmatch(pin)):
             raise ValueError(
                 f"cannot name a checkpoint after train_iter={train_iter}, pin={pin!r}; expected train_iter >= 0 and a "
@@ -113,8 +140,10 @@ class CheckpointManager:
         self._remove_leftovers()
         path = self._free_name(train_iter)
         notes = {**(metadata or {}), "train_iter": train_iter}
-        save_state(path, tree, weights=weights, metadata=notes, files=self._files)
-        self._read_back(path)
+        written = write_snapshot(path, snapshot, metadata=notes, files=self._files)
+        linked = {name: part.record for name, part in snapshot.part.items() if part.record is not None}
+        self._read_back(path, linked)
+        self._written = written
         if pin is not None:
             self._pin(pin, path)
         self._prune(path)
@@ -196,9 +225,9 @@ class CheckpointManager:
                     else:
                         self._files.remove(path)
 
-    def _read_back(self, path: Path) -> None:
+    def _read_back(self, path: Path, known: Mapping[str, Any]) -> None:
         try:
-            verify_state(path)
+            verify_state(path, known)
         except CheckpointError as e:
             self._discard(path)
             raise CheckpointError(

@@ -4,13 +4,15 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from nervex.torch_utils.segment import Segment
 from nervex.torch_utils.state_tree import decode_state, encode_state
 from nervex.torch_utils.tensor_file import HashingFile, TensorFile, read_tensor_file
 from nervex.utils.errors import CheckpointError
@@ -23,7 +25,77 @@ STATE_TENSORS = "state.safetensors"
 STATE = "state.json"
 _REQUIRED = frozenset({STATE_TENSORS, STATE})
 _KNOWN = _REQUIRED | {WEIGHTS}
+_PART = re.compile(r"part_[a-z0-9_-]+\.safetensors")
 _READ_BYTES = 1 << 20
+
+
+class Part(NamedTuple):
+    """A segment of a state as it goes to the disk, or lies there.
+
+    Attributes:
+        stamp: of the segment.
+        structure: of its contents.
+        tensors: of its contents; None: those that lie on the disk.
+        record: entry of the manifest, once it lies there.
+    """
+
+    stamp: str
+    structure: Any
+    tensors: Mapping[str, Tensor] | None = None
+    record: Mapping[str, Any] | None = None
+
+
+class Written(NamedTuple):
+    """A checkpoint that this process wrote: its directory, and its parts by the names of their files."""
+
+    directory: Path
+    part: dict[str, Part]
+
+
+class Snapshot(NamedTuple):
+    """A state at one moment, ready to be written by any thread: ``text`` of ``STATE``, and tensors by file."""
+
+    text: bytes
+    tensors: dict[str, Mapping[str, Tensor]]
+    part: dict[str, Part]
+    before: Written | None
+
+
+def take_snapshot(
+    tree: dict[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+    before: Written | None = None,
+    *,
+    copy: bool = False,
+) -> Snapshot:
+    """Returns what ``write_snapshot`` needs.
+
+    Args:
+        tree, weights: as for ``save_state``.
+        before: of its parts those whose stamps are the same are not read again.
+        copy: the snapshot is to outlive changes of ``tree`` and ``weights``; False: it shares their memory.
+
+    Raises:
+        TypeError: ``tree`` holds something that cannot be saved as plain data.
+    """
+    parts: dict[str, Part] = {}
+
+    def part(segment: Segment, encode: Callable[[], tuple[Any, dict[str, Tensor]]]) -> Any:
+        name = f"part_{segment.name}.safetensors"
+        known = before.part.get(name) if before is not None else None
+        if known is not None and known.stamp == segment.stamp:
+            parts[name] = known
+        else:
+            parts[name] = Part(segment.stamp, *encode())
+        return parts[name].structure
+
+    structure, tensors = encode_state(tree, part)
+    stored: dict[str, Mapping[str, Tensor]] = {STATE_TENSORS: tensors}
+    stored |= {} if weights is None else {WEIGHTS: weights}
+    if copy:
+        stored = {name: {k: v.detach().clone() for k, v in held.items()} for name, held in stored.items()}
+    text = json.dumps(structure, allow_nan=False, separators=(",", ":")).encode()
+    return Snapshot(text, stored, parts, before)
 
 
 def save_state(
@@ -48,20 +120,32 @@ def save_state(
         CheckpointError: ``directory`` exists, or the disk is full or failing.
         TypeError: ``tree``, ``weights`` or ``metadata`` holds something that cannot be saved as plain data.
     """
+    write_snapshot(directory, take_snapshot(tree, weights), metadata=metadata, files=files)
+
+
+def write_snapshot(
+    directory: Path, snapshot: Snapshot, *, metadata: Mapping[str, Any] | None = None, files: FileLayer = DISK
+) -> Written:
+    """Writes a snapshot as ``save_state`` does; parts that lie on the disk are linked from there.
+
+    Raises:
+        CheckpointError: ``directory`` exists, or the disk is full or failing.
+        TypeError: the tensors or ``metadata`` cannot be saved as plain data.
+    """
     directory = Path(directory)
     if directory.exists() or directory.is_symlink():
         raise CheckpointError(f"cannot save to {directory}: it exists already; a checkpoint is never overwritten")
-    structure, tensors = encode_state(tree)
-    text = json.dumps(structure, allow_nan=False, separators=(",", ":")).encode()
-    stored = {STATE_TENSORS: TensorFile(tensors)} | ({} if weights is None else {WEIGHTS: TensorFile(weights)})
+    new = {name: part.tensors for name, part in snapshot.part.items() if part.tensors is not None}
+    stored = {name: TensorFile(tensors) for name, tensors in {**new, **snapshot.tensors}.items()}
     notes = _plain_metadata(metadata)
-    size_bytes = len(text) + sum(file.size_bytes for file in stored.values())
+    size_bytes = len(snapshot.text) + sum(file.size_bytes for file in stored.values())
 
     temporary = temporary_name(directory)
     try:
         files.make_dir(temporary)
-        records = {name: _write_file(temporary / name, file.chunks(), files) for name, file in stored.items()}
-        records[STATE] = _write_file(temporary / STATE, [text], files)
+        records = _link_parts(snapshot, temporary, files)
+        records |= {name: _write_file(temporary / name, file.chunks(), files) for name, file in stored.items()}
+        records[STATE] = _write_file(temporary / STATE, [snapshot.text], files)
         write_bytes_durable(temporary / MANIFEST, _manifest(records, notes), files)
         files.fsync_dir(temporary)
         files.rename(temporary, directory)
@@ -77,6 +161,19 @@ def save_state(
     except OSError as e:
         reason = write_failure(directory, size_bytes, e)
         raise CheckpointError(f"{reason}; it may be gone after a power loss, those before it are intact") from e
+    kept = {name: Part(part.stamp, part.structure, record=records[name]) for name, part in snapshot.part.items()}
+    return Written(directory, kept)
+
+
+def _link_parts(snapshot: Snapshot, directory: Path, files: FileLayer) -> dict[str, Any]:
+    """Gives the files of parts that have not changed a second name; returns their entries of the manifest."""
+    records: dict[str, Any] = {}
+    for name, part in snapshot.part.items():
+        if part.tensors is None:
+            assert snapshot.before is not None and part.record is not None
+            files.link(snapshot.before.directory / name, directory / name)
+            records[name] = dict(part.record)
+    return records
 
 
 def load_state(directory: Path) -> tuple[Any, dict[str, Tensor] | None]:
@@ -91,7 +188,10 @@ def load_state(directory: Path) -> tuple[Any, dict[str, Tensor] | None]:
     names = verify_state(directory)
     try:
         structure = json.loads((directory / STATE).read_bytes())
-        tree = decode_state(structure, read_tensor_file(directory / STATE_TENSORS))
+        tensors = read_tensor_file(directory / STATE_TENSORS)
+        for name in filter(_PART.fullmatch, names):
+            tensors |= read_tensor_file(directory / name)
+        tree = decode_state(structure, tensors)
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"cannot read {directory / STATE}: {e}; use another checkpoint") from e
     return tree, read_tensor_file(directory / WEIGHTS) if WEIGHTS in names else None
@@ -111,15 +211,20 @@ def load_state_weights(directory: Path) -> dict[str, Tensor]:
     return read_tensor_file(directory / WEIGHTS)
 
 
-def verify_state(directory: Path) -> frozenset[str]:
+def verify_state(directory: Path, known: Mapping[str, Any] | None = None) -> frozenset[str]:
     """Returns the names of a checkpoint's files after checking the size and the digest of each.
+
+    Args:
+        directory: of the checkpoint.
+        known: entries of the manifest, by name, of files whose contents were checked before: of those the size alone
+            is.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, foreign, or of a newer format.
     """
     records = read_manifest(directory)["files"]
     for name, record in records.items():
-        _check_file(directory / name, record)
+        _check_file(directory / name, record, contents=(known or {}).get(name) != record)
     return frozenset(records)
 
 
@@ -151,7 +256,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     records = manifest.get("files")
     if manifest.get("format") != FORMAT or not isinstance(records, dict):
         raise CheckpointError(f"{path} is not the manifest of a nerveX checkpoint; use another checkpoint")
-    foreign = sorted(set(records) - _KNOWN)
+    foreign = sorted(name for name in set(records) - _KNOWN if not _PART.fullmatch(name))
     if not all(isinstance(r, dict) and set(r) == {"sha256", "bytes"} for r in records.values()):
         raise CheckpointError(f"{path} does not describe its files by sha256 and bytes; use another checkpoint")
     if foreign or not _REQUIRED.issubset(records):
@@ -220,8 +325,9 @@ def _write_file(path: Path, chunks: Iterable[bytes | memoryview], files: FileLay
     return {"sha256": hashing.sha256(), "bytes": hashing.size_bytes}
 
 
-def _check_file(path: Path, record: Any) -> None:
-    """Raises CheckpointError unless the file at ``path`` is the one that the manifest's ``record`` describes."""
+def _check_file(path: Path, record: Any, contents: bool = True) -> None:
+    """Raises CheckpointError unless the file at ``path`` is the one that the manifest's ``record`` describes, as far as
+    its size tells or, with ``contents``, its digest."""
     damaged = f"{path} is damaged: {{}}; use another checkpoint"
     try:
         status = path.lstat()
@@ -230,6 +336,8 @@ def _check_file(path: Path, record: Any) -> None:
         expected = record["bytes"]
         if status.st_size != expected:
             raise CheckpointError(damaged.format(f"it has {status.st_size:,} bytes, its manifest says {expected:,}"))
+        if not contents:
+            return
         digest = hashlib.sha256()
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(_READ_BYTES):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nervex.torch_utils.segment import Segment
 from nervex.torch_utils.tensor_file import DTYPE_NAMES
 
 MAX_DEPTH = 100
@@ -23,16 +24,23 @@ _NUMERIC_KINDS = "biufc"
 _COMPLEX_PARTS = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
-def encode_state(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+def encode_state(
+    tree: Any, part: Callable[[Segment, Callable[[], tuple[Any, dict[str, Tensor]]]], Any] | None = None
+) -> tuple[Any, dict[str, Tensor]]:
     """Returns ``(structure, tensors)``: plain data for ``json.dumps`` and the tensors that it refers to by name.
 
     The tensors share memory with those of ``tree`` where they can: write them before ``tree`` changes. Types, dtypes,
     shapes, key types and key order are preserved; that two leaves are one object is not.
 
+    Args:
+        tree: the state tree.
+        part: called with each segment of the tree and a function that encodes what it stands for; returns the structure
+            of that, whose tensors are then the caller's to keep. None: segments are encoded like any other part.
+
     Raises:
         TypeError: a leaf or key is of another kind; the message gives its path in the tree.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(part)
     return encoder.encode(tree, ()), encoder.tensors
 
 
@@ -49,8 +57,9 @@ def decode_state(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 class _Encoder:
-    def __init__(self) -> None:
+    def __init__(self, part: Any = None) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._part = part
         # exact types: an instance of a subclass could not be restored
         self._by_type: dict[type, Callable[[Any, tuple[Any, ...]], Any]] = {
             type(None): lambda value, _: value,
@@ -64,6 +73,7 @@ class _Encoder:
             dict: self._encode_dict,
             OrderedDict: self._encode_dict,
             np.ndarray: self._encode_array,
+            Segment: self._encode_segment,
         }
 
     def encode(self, value: Any, path: tuple[Any, ...]) -> Any:
@@ -107,6 +117,16 @@ class _Encoder:
         plain = np.asarray(array, dtype=native, order="C").view(native)
         tensor = torch.from_numpy(plain if plain.flags.writeable else plain.copy())
         return {"array": [self._store(tensor, path), array.dtype.str]}
+
+    def _encode_segment(self, segment: Segment, path: tuple[Any, ...]) -> Any:
+        if self._part is None:
+            return self.encode(segment.read(), path)
+
+        def encode() -> tuple[Any, dict[str, Tensor]]:
+            encoder = _Encoder()
+            return encoder.encode(segment.read(), path), encoder.tensors
+
+        return self._part(segment, encode)
 
     def _encode_tensor(self, tensor: Tensor, path: tuple[Any, ...]) -> Any:
         if type(tensor) is not Tensor or tensor.requires_grad:

@@ -47,6 +47,17 @@ class FileLayer:
         """Gives ``source`` the name ``target`` in one step, replacing a file of that name."""
         os.replace(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Gives the file ``source`` the further name ``target``; where the disk has no such names, copies it."""
+        try:
+            os.link(source, target)
+        except OSError as e:
+            if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+                raise
+            shutil.copyfile(source, target)
+            with open(target, "rb+") as file:
+                os.fsync(file.fileno())
+
     def make_dir(self, path: Path) -> None:
         """Creates directory ``path``; it must not exist, its parent must."""
         os.mkdir(path)

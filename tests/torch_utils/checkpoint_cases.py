@@ -6,7 +6,7 @@ import torch
 
 from nervex.utils.files import FileLayer
 
-_CALLS = ("create", "write", "fsync", "fsync_dir", "rename", "make_dir", "remove", "remove_tree")
+_CALLS = ("create", "write", "fsync", "fsync_dir", "rename", "link", "make_dir", "remove", "remove_tree")
 
 
 class Killed(BaseException):
