@@ -119,7 +119,9 @@ class Replay:
         """Rows that fit."""
         return self.storage.capacity
 
-    def push_data(self, columns: Columns, lane_id: Any = None, length: Any = None, gap: Any = None) -> None:
+    def push_data(
+        self, columns: Columns, lane_id: Any = None, length: Any = None, gap: Any = None, cut: Any = None
+    ) -> None:
         """Stores a block.
 
         Args:
@@ -128,11 +130,13 @@ class Replay:
             lane_id: lanes of the block, int [b]; needed for rows only.
             length: rows of each lane, int [b]; None: all T.
             gap: lanes whose rows do not follow the ones before them, bool [b]; None: no lane.
+            cut: lanes whose episode a fault cut off at the row before these, bool [b]; None: no lane. The first row
+                pushed now is then a dummy row with the observation after that one.
         """
         arrays = to_numpy(columns)
         with self._lock:
             self.take_back()
-            slot = self._store(arrays, lane_id, length, gap)
+            slot = self._store(arrays, lane_id, length, gap, cut)
             self.limiter.inserted += int(np.count_nonzero(arrays["valid"]))
             if len(slot):
                 self.sampler.added(self.storage, self.window, slot)
@@ -151,8 +155,10 @@ class Replay:
         storage = self.storage
         return plan_memory(self._options, block, storage.capacity, storage.lane_num, storage.stride)
 
-    def _store(self, arrays: Columns, lane_id: Any, length: Any, gap: Any) -> np.ndarray:
+    def _store(self, arrays: Columns, lane_id: Any, length: Any, gap: Any, cut: Any) -> np.ndarray:
         if self._rows:
+            if cut is not None:
+                self.storage.cut_off(np.asarray(lane_id)[cut])
             if gap is not None:
                 self.mark_gap(np.asarray(lane_id)[gap])
             lanes = self._checked_lanes(lane_id, arrays)
