@@ -176,7 +176,7 @@ class Crew:
         else:
             message = packed(work.kind, work.slot, np.array(lanes, np.int64).tobytes())
         self._expect(w, _Flight(lanes, time.monotonic(), limit, work))
-        try:
+        try:  # noqa: SIM105 (every step comes here, and contextlib takes its time)
             worker.sock.sendall(message)
         except (ConnectionError, BlockingIOError):
             pass  # it is dead, or late: that is found out when its answer is waited for

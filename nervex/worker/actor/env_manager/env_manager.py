@@ -69,7 +69,11 @@ class EnvManager(ABC):
         configs = list(env_cfg)
         if env_num < 1 or len(configs) != env_num:
             raise ConfigError(f"env_num is {env_num} and env_cfg holds {len(configs)} configs; give one config per env")
-        limits = {"step_timeout_s": step_timeout_s, "reset_timeout_s": reset_timeout_s, "fault_window_s": fault_window_s}
+        limits = {
+            "step_timeout_s": step_timeout_s,
+            "reset_timeout_s": reset_timeout_s,
+            "fault_window_s": fault_window_s,
+        }
         for name, value in {"episode_num": episode_num, **limits}.items():
             if value is not None and not float(value) > 0:
                 raise ConfigError(f"{name} of an env manager is {value}, expected a number above 0")

@@ -62,7 +62,7 @@ class FaultBudget:
 
 
 def _traceback_of(fault: EnvFault) -> str:
-    """Returns the traceback in the env, if it raised: in this process it is the cause, from another one it is a note."""
+    """Returns the traceback in the env, if it raised: here that is the cause, from another process it is a note."""
     if fault.__cause__ is not None:
         return "\n" + "".join(traceback.format_exception(fault.__cause__))
     return "".join(f"\n{note}" for note in getattr(fault, "__notes__", ()))

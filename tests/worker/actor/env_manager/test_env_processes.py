@@ -332,10 +332,11 @@ def test_an_env_that_cannot_be_loaded_in_the_worker():
             manager.launch()
 
 
-def test_nothing_survives_a_parent_that_is_killed(tmp_path):
+def test_nothing_survives_a_parent_that_is_killed_also_of_replaced_workers(tmp_path):
     process = run_script(
         tmp_path,
         """
+        import os
         import numpy as np
         from manager_envs import FaultEnv
         from nervex.worker.actor.env_manager import SubprocessEnvManager
@@ -343,14 +344,17 @@ def test_nothing_survives_a_parent_that_is_killed(tmp_path):
         configs = [{"env": i, "fault": "hang"} for i in range(2)]
         manager = SubprocessEnvManager(FaultEnv, configs, 2, wait_num=2)
         manager.launch()
-        print(*manager.pid, *open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
+        lost = manager.pid[0]
+        os.kill(lost, 9)
+        print(lost, *manager.pid, *open("/proc/self/task/%d/children" % os.getpid()).read().split(), flush=True)
         while True:
             lanes = manager.ready_block().lane_id
             manager.step_block(np.zeros(len(lanes), np.int64), lanes)
         """,
+        stderr=subprocess.DEVNULL,  # the warning of the fault
     )
-    pids = [int(p) for p in process.stdout.readline().split()]
-    assert len(pids) == 3 and not any(is_gone(pid) for pid in pids)
+    lost, *pids = [int(p) for p in process.stdout.readline().split()]
+    assert is_gone(lost) and lost not in pids and len(pids) == 3 and not any(is_gone(pid) for pid in pids)
     process.kill()
     process.wait()
     process.stdout.close()
