@@ -18,6 +18,7 @@ from nervex.worker.actor.env_manager.worker_pool import Worker, WorkerPool, faul
 
 _STEP = (packed(Kind.STEP, 0), packed(Kind.STEP, 1))
 _OVERTIME_S = 1.0
+_OVERSLEPT_S = 0.2
 _TIMES_P99 = 20.0
 _LEAST_S = 5.0  # limit of a step that nobody has set
 _UNMEASURED_S = 60.0  # the same, as long as nobody knows how long steps take
@@ -323,11 +324,13 @@ class Crew:
         return flight.limit or (self.reset_limit if self.resets[lane] else self.step_limit)
 
     def _check_deadlines(self) -> None:
+        # This process may itself have been stopped or busy, perhaps together with its workers: then these get a moment.
+        overslept = time.monotonic() - self._next_deadline > _OVERSLEPT_S
         late = [w for w in range(len(self.workers)) if self._is_late(w)]
-        if late:
-            # This process may itself have been stopped or busy: what has answered by now is not late.
+        if late:  # what has answered by now is not
             lane, _ = self._at_work(late[0])
-            self._receive_ready(min(_OVERTIME_S, self._limit_of(self._flights[late[0]][0], lane)[0]))
+            limit_s, _ = self._limit_of(self._flights[late[0]][0], lane)
+            self._receive_ready(min(_OVERTIME_S, limit_s) if overslept else 0.0)
             for w in late:
                 if self._is_late(w):
                     self._replace(w, self._overdue(w))
