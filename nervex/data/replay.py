@@ -121,7 +121,9 @@ class Replay:
         """Rows that fit."""
         return self.storage.capacity
 
-    def push_data(self, columns: Columns, lane_id: Any = None, length: Any = None, gap: Any = None) -> None:
+    def push_data(
+        self, columns: Columns, lane_id: Any = None, length: Any = None, gap: Any = None, cut: Any = None
+    ) -> None:
         """Stores a block.
 
         Args:
@@ -130,14 +132,16 @@ class Replay:
             lane_id: lanes of the block, int [b]; needed for rows only.
             length: rows of each lane, int [b]; None: all T.
             gap: lanes whose rows do not follow the ones before them, bool [b]; None: no lane.
+            cut: lanes whose episode a fault cut off at the row before these, bool [b]; None: no lane. The first row
+                pushed now is then a dummy row with the observation after that one.
         """
         with self._lock:
             self.take_back()
-            plain = self._rows and length is None and gap is None
+            plain = self._rows and length is None and gap is None and cut is None
             written = self._writer.write(columns, lane_id) if plain else None
             if written is None:
                 arrays = to_numpy(columns)
-                written = self._store(arrays, lane_id, length, gap), int(np.count_nonzero(arrays["valid"]))
+                written = self._store(arrays, lane_id, length, gap, cut), int(np.count_nonzero(arrays["valid"]))
             slot, valid_num = written
             self.limiter.inserted += valid_num
             if len(slot):
@@ -157,8 +161,10 @@ class Replay:
         storage = self.storage
         return plan_memory(self._options, block, storage.capacity, storage.lane_num, storage.stride)
 
-    def _store(self, arrays: Columns, lane_id: Any, length: Any, gap: Any) -> np.ndarray:
+    def _store(self, arrays: Columns, lane_id: Any, length: Any, gap: Any, cut: Any) -> np.ndarray:
         if self._rows:
+            if cut is not None:
+                self.storage.cut_off(np.asarray(lane_id)[cut])
             if gap is not None:
                 self.mark_gap(np.asarray(lane_id)[gap])
             lanes = self._checked_lanes(lane_id, arrays)

@@ -206,6 +206,21 @@ class RowStorage:
         """Says that the next rows of these lanes do not follow the ones before them."""
         self._gap_next[lane_id] = True
 
+    def cut_off(self, lane_id: np.ndarray) -> None:
+        """Says that the newest rows of these lanes are the last of their episodes, as at a time limit.
+
+        What comes next must be a row that is no transition, with the observation after them. Rows that are no
+        transitions, or ended their episodes, stay as they are.
+        """
+        lane = lane_id[self.head[lane_id] > 0]
+        slot = (self.head[lane] - 1) % self.ring_len * self.lane_num + lane
+        slot = slot[self.flags[slot] & (VALID | ENDED) == VALID]
+        column = self.column.get("truncated")
+        if self.table is not None and column is not None and column.ndim == 1:
+            column[slot] = True
+            self.table.touch(slot)
+            self.flags[slot] |= ENDED
+
     def newer(self, slot: np.ndarray) -> np.ndarray:
         """Returns how many rows of the same lane are newer than the row in ``slot`` int [M], int64 [M]; −1 where the
         slot was never written."""

@@ -99,7 +99,7 @@ def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) 
     needed = min(replay.limiter.min_count(compiled.cfg.policy.learn.batch_size, 1), replay.capacity)
 
     def push(block: Block) -> None:
-        replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
+        replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap, block.cut)
 
     actor.generate_data(consume=push)
     while replay.count < needed or replay.sample(1) is None:

@@ -63,7 +63,7 @@ class ReplayLearning:
         if not self._planned:
             self._planned = True
             _logger.info(self._parts.replay.plan_memory(block.traj.columns).text().split("\n")[0])
-        self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap)
+        self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap, block.cut)
 
     def _update_priority(self) -> None:
         info = self._parts.learner.priority_info

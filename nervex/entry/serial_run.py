@@ -238,6 +238,8 @@ class SerialRun:
             "time/eval_s": time.perf_counter() - start,
             "time/wall_s": self.wall_s,
         }
+        if p.evaluator.env.fault_count:
+            values["env_fault"] = p.evaluator.env.fault_count
         self._write("eval", values)
         if before is None or p.evaluator.best > before:
             self.save(pin="best", wait=False)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nervex.data.storage import RowStorage
+from nervex.data.storage import ENDED, RowStorage
 from nervex.utils.errors import SpecError
 
 
@@ -207,3 +207,25 @@ def test_memory_is_counted():
     storage = RowStorage(10, 1)
     storage.add(block(np.zeros((1, 1))), np.array([0]))
     assert storage.nbytes == 10 * (8 + 1 + 7) + 10 + 10 * 4  # id, valid, filled up to 8 bytes; flags; use_count
+
+
+def test_rows_that_are_cut_off_end_their_episodes_as_a_time_limit_does():
+    def block(valid, lanes, **ends):
+        off = np.zeros((len(valid), lanes), dtype=bool)
+        columns = {"obs": np.arange(len(valid) * lanes, dtype=np.float32).reshape(len(valid), lanes)}
+        columns |= {"valid": np.repeat(np.array(valid)[:, None], lanes, axis=1), "terminated": off, "truncated": off}
+        return columns | ends
+
+    storage = RowStorage(30, 3)
+    storage.cut_off(np.arange(3))  # there are no rows yet
+    terminated = np.array([[False] * 3, [False, True, False]])
+    storage.add(block([True, True], 3, terminated=terminated), np.arange(3))
+    storage.add(block([False], 1), np.array([2]))  # the newest row of lane 2 is a dummy
+    storage.cut_off(np.arange(3))
+    truncated = storage.column["truncated"].reshape(-1, 3)
+    assert truncated.any(axis=0).tolist() == [True, False, False] and truncated[1, 0]
+    ended = (storage.flags & ENDED > 0).reshape(-1, 3)
+    assert ended[:3].tolist() == [[False] * 3, [True, True, False], [False] * 3]
+    fresh = RowStorage(30, 3)
+    fresh.load_state_dict(storage.state_dict())
+    np.testing.assert_array_equal(fresh.flags & ENDED, storage.flags & ENDED)

@@ -45,7 +45,9 @@ TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.
 
 POLICIES = ("dqn", "rainbow_dqn", "r2d2", "a2c", "ppo", "impala", "ddpg", "td3", "sac")
 APPS = ("classic_control", "memory_cue", "atari", "mujoco")
-_MANAGER_OPTIONS = ("step_timeout_s", "reset_timeout_s", "wait_num", "close_timeout_s")
+_MANAGER_OPTIONS = (
+    "step_timeout_s", "reset_timeout_s", "fault_budget", "fault_window_s", "wait_num", "close_timeout_s",
+)  # fmt: skip
 _APP_ENVS: dict[str, dict[str, type]] = {
     "classic_control": {
         "cartpole": CartPoleEnvConfig, "acrobot": AcrobotEnvConfig, "mountaincar": MountainCarEnvConfig,

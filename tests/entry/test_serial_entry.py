@@ -394,7 +394,7 @@ def test_a_faulty_env_ends_the_run_with_what_was_learned(
     (tmp_path / "fault").write_text(fault)
     cfg = config(policy__learn__batch_size=8, env__env_manager_type=manager)
     cfg["env"] = {"env_type": "faulty", "actor_env_num": 2, "evaluator_env_num": 1, "env_manager_type": manager,
-                  "fault_file": str(tmp_path / "fault")}  # fmt: skip
+                  "fault_file": str(tmp_path / "fault"), "manager": {"fault_budget": 0}}  # fmt: skip
     cfg["evaluator"]["eval_freq"] = 1000
     cfg["evaluator"]["n_episode"] = 1
     with caplog.at_level(logging.ERROR, logger="nervex"), pytest.raises(EnvFault, match=message) as caught:
@@ -410,6 +410,22 @@ def test_a_faulty_env_ends_the_run_with_what_was_learned(
     assert "--resume" in caplog.text
     (tmp_path / "fault").write_text("")
     assert train(tmp_path / "run", cfg, resume=True).result["stop_reason"] == "max_env_step"
+
+
+@pytest.mark.parametrize("manager", ["base", "sync_subprocess"])
+def test_a_faulty_env_is_replaced_and_the_run_goes_on(tmp_path: Path, manager: str) -> None:
+    (tmp_path / "fault").write_text("raise")
+    cfg = config(policy__learn__batch_size=8, env__env_manager_type=manager, max_env_step=300)
+    cfg["env"] = {"env_type": "faulty", "actor_env_num": 2, "evaluator_env_num": 1, "env_manager_type": manager,
+                  "fault_file": str(tmp_path / "fault"), "manager": {"fault_budget": 1000}}  # fmt: skip
+    cfg["evaluator"]["n_episode"] = 1
+    assert train(tmp_path / "run", cfg).result["stop_reason"] == "max_env_step"
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    last = [row for row in rows if row["kind"] == "train"][-1]
+    assert last["env_fault"] == last["broken_episode"] > 4  # each env breaks in its every 30th step
+    evals = [row for row in rows if row["kind"] == "eval"]
+    assert evals[-1]["env_fault"] > 0  # one env has played 30 steps and more by then
+    assert all(row["eval_return"] == 10 for row in evals)  # every episode that counts is whole
 
 
 def test_a_model_that_returns_nan_stops_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

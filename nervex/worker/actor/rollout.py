@@ -29,12 +29,15 @@ class Block(NamedTuple):
         lane_id: int64 [b].
         length: rows of each lane, int64 [b], when they differ; else None.
         gap: lanes whose rows do not follow those handed on before, bool [b]; None: no lane.
+        cut: lanes whose episode a fault cut off at the row that was handed on last before these, bool [b]; None: no
+            lane.
     """
 
     traj: Trajectory
     lane_id: np.ndarray
     length: np.ndarray | None
     gap: np.ndarray | None = None
+    cut: np.ndarray | None = None
 
 
 class Rollout:
@@ -102,6 +105,19 @@ class Rollout:
             return lane_id if cursor - carried >= self.traj_len else lane_id[:0]
         full = self.cursor[lane_id] - self.carried[lane_id] >= self.traj_len
         return lane_id if full.all() else lane_id[full]
+
+    def cut_off(self, lane_id: np.ndarray) -> np.ndarray:
+        """Makes the last rows of the lanes the last ones of their episodes, as at a time limit.
+
+        Returns:
+            Those of the lanes that hold no row: it was handed on, int [k].
+        """
+        row = self.cursor[lane_id] - 1
+        held = row >= 0
+        for name in ("truncated", "done"):
+            if name in self._column:
+                self._column[name][row[held], lane_id[held]] = True
+        return lane_id[~held]
 
     def blocks(self, lane_id: np.ndarray, last_obs: Any) -> list[Block]:
         """Returns the rows of the lanes ``lane_id``: one block per number of rows, or one padded block (``inf``).

@@ -47,6 +47,7 @@ class BaseSerialActor:
         self._cfg = cfg
         self.policy_version = 0
         self.env_step = self.episode_count = self.sample_count = 0
+        self.broken_episode = 0  # episodes that a fault of their env cut off
         self.recent_return: deque[float] = deque(maxlen=cfg["return_window"])
         self.dropped_window = 0
         self._owed = 0  # transitions asked for and not collected yet; negative: collected ahead
@@ -88,6 +89,8 @@ class BaseSerialActor:
         self._episode_step = np.zeros(lanes, dtype=np.int64)
         self._version = np.zeros(lanes, dtype=np.int64)  # of the weights that chose each lane's action
         self._gap = np.ones(lanes, dtype=bool)  # the lane's next rows do not follow those handed on before
+        self._cut = np.zeros(lanes, dtype=bool)  # a fault cut the lane's episode off at the row handed on last
+        self._ended = np.zeros(lanes, dtype=bool)  # the lane's last row ended its episode
         self._pending: dict[int, tuple[Any, Any]] = {}  # lane -> its last observation and output, while it steps
 
     def close(self) -> None:
@@ -172,6 +175,9 @@ class BaseSerialActor:
             values["episode_return"] = float(np.mean(self.recent_return))
         if self.dropped_window:
             values["dropped_window"] = self.dropped_window
+        if self._env is not None and self._env.fault_count:
+            values["env_fault"] = self._env.fault_count
+            values["broken_episode"] = self.broken_episode
         return values
 
     def state_dict(self, envs: bool = True) -> dict[str, Any]:
@@ -184,6 +190,9 @@ class BaseSerialActor:
             "fruit_step": self._fruit_step,
             "version": self._version.copy(),
             "gap": self._gap.copy(),
+            "cut": self._cut.copy(),
+            "ended": self._ended.copy(),
+            "fault": [self._env.fault_count, self.broken_episode],
             "recent_return": list(self.recent_return),
             "episode_id": self._episode_id.copy(),
             "episode_step": self._episode_step.copy(),
@@ -207,6 +216,7 @@ class BaseSerialActor:
         self._episode_id[:] = state["episode_id"]
         self._owed, self._owed_episode = int(state["owed"]), int(state["owed_episode"])
         self._fruit_step = int(state["fruit_step"])
+        self._env.fault_count, self.broken_episode = state["fault"]
         if state["env"] is None:
             self._forget()
             self.policy.reset()
@@ -216,6 +226,7 @@ class BaseSerialActor:
             return
         self._episode_step[:] = state["episode_step"]
         self._version[:], self._gap[:] = state["version"], state["gap"]
+        self._cut[:], self._ended[:] = state["cut"], state["ended"]
         self._rollout.load_state_dict(state["rollout"])
         self._pending = {lane: (pair[0], pair[1]) for lane, pair in state["pending"].items()}
         self._env.load_state_dict(state["env"])
@@ -226,11 +237,14 @@ class BaseSerialActor:
         if step.lane_id is not lane_id:  # an asynchronous manager: other lanes may have finished
             obs, output = self._pair(lane_id, obs, output, step.lane_id)
         ended = step.terminated | step.truncated
+        valid_num = int(np.count_nonzero(step.valid))
+        if valid_num < len(step.valid):
+            self._close_broken(obs, step, sink)
         self._record(obs, output, step, ended)
-        self._count(step, ended)
+        self._count(step, ended, valid_num)
         full = self._rollout.full(step.lane_id, ended)
         if len(full):
-            self._hand_on(full, step, sink)
+            self._hand_on(full, step.lane_id, step.obs, sink)
 
     def _act(self, random: bool) -> tuple[np.ndarray, Any, dict[str, Any]]:
         ready = self._env.ready_block()
@@ -255,6 +269,24 @@ class BaseSerialActor:
         paired: Any = tree_map(lambda *leaves: torch.stack(leaves), *rows)
         return paired[0], paired[1]
 
+    def _close_broken(self, obs: Any, step: Any, sink: Callable[[Block], None]) -> None:
+        """Ends the episodes that a fault cut off at their last rows, before dummy rows follow them.
+
+        Args:
+            obs: what the lanes saw before the step, tensors [b, ...]: the observations after those last rows.
+            step: the step, in which a lane that was reset without an end had a fault.
+            sink: receives whole episodes, where those are handed on.
+        """
+        lanes = step.lane_id[~step.valid]
+        lanes = lanes[~self._ended[lanes]]
+        self.broken_episode += len(lanes)
+        lanes = lanes[self._episode_step[lanes] > 0]
+        if len(lanes) == 0:
+            return
+        self._cut[self._rollout.cut_off(lanes)] = True
+        if self._rollout.traj_len == np.inf:
+            self._hand_on(lanes, step.lane_id, tree_map(lambda x: x.numpy(), obs), sink)
+
     def _record(self, obs: Any, output: dict[str, Any], step: Any, ended: np.ndarray) -> None:
         ends = {"terminated": torch.from_numpy(step.terminated), "truncated": torch.from_numpy(step.truncated)}
         done = torch.from_numpy(ended)
@@ -273,26 +305,28 @@ class BaseSerialActor:
         }
         self._rollout.write(row, reserved, lane)
 
-    def _count(self, step: Any, ended: np.ndarray) -> None:
-        valid_num = int(np.count_nonzero(step.valid))
+    def _count(self, step: Any, ended: np.ndarray, valid_num: int) -> None:
         self.env_step += valid_num
         self._episode_step[step.lane_id] += step.valid
         if valid_num < len(step.valid):  # the other rows were resets: a new episode begins
             begun = step.lane_id[~step.valid]
             self._episode_id[begun] += 1
             self._episode_step[begun] = 0
+            self._ended[begun] = False
             self.policy.reset(torch.from_numpy(begun))
         ended_num = int(np.count_nonzero(ended))
         if ended_num:
             self.episode_count += ended_num
+            self._ended[step.lane_id[ended]] = True
             self.recent_return.extend(step.episode_return[ended].tolist())
 
-    def _hand_on(self, full: np.ndarray, step: Any, sink: Callable[[Block], None]) -> None:
-        last_obs = step.obs
-        if full is not step.lane_id:
+    def _hand_on(self, full: np.ndarray, lane_id: np.ndarray, obs: Any, sink: Callable[[Block], None]) -> None:
+        """Hands on the rows of the lanes ``full``, after which the lanes ``lane_id`` [b] saw ``obs`` [b, ...]."""
+        last_obs = obs
+        if full is not lane_id:
             row = np.zeros(self._rollout.lane_num, dtype=np.int64)
-            row[step.lane_id] = np.arange(len(step.lane_id))
-            last_obs = tree_map(lambda x: x[row[full]], last_obs)
+            row[lane_id] = np.arange(len(lane_id))
+            last_obs = tree_map(lambda x: x[row[full]], obs)
         for block in self._rollout.blocks(full, last_obs):
             asked = block.traj
             sample = self.policy.get_train_sample(asked)
@@ -304,8 +338,9 @@ class BaseSerialActor:
                 self._owed -= done["valid"].numel() if self._by_row else count
                 self._fruit_step = self.env_step if count else self._fruit_step
                 lanes = block.lane_id
-                sink(Block(done, lanes, block.length, self._gap[lanes].copy() if np.count_nonzero(self._gap) else None))
-                self._gap[lanes] = False
+                gap, cut = (mask[lanes].copy() if np.count_nonzero(mask) else None for mask in (self._gap, self._cut))
+                sink(Block(done, lanes, block.length, gap, cut))
+                self._gap[lanes] = self._cut[lanes] = False
             elif asked.return_num < len(asked):  # the policy let rows go
                 self._gap[block.lane_id] = True
             self._rollout.keep_last(block.lane_id, asked.return_num)

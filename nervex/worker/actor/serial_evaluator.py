@@ -49,7 +49,8 @@ class BaseSerialEvaluator:
     """Runs a policy's eval mode in an env manager.
 
     Every env plays a number of episodes that is fixed in advance, and all of them count: an episode's chance to be
-    measured does not depend on its length.
+    measured does not depend on its length. An episode that a fault of its env cut off does not count; the env plays its
+    next one in its place.
 
     Args:
         cfg: section ``evaluator``, an ``EvaluatorConfig`` as mapping (missing keys take their defaults).
@@ -126,6 +127,7 @@ class BaseSerialEvaluator:
                 return None
             step = self._step(left)
             length[step.lane_id] += step.valid
+            length[step.lane_id[~step.valid]] = 0  # a reset; if nothing ended before, a fault cut the episode off
             if length.max() > self._cfg["max_episode_step"]:
                 raise EnvFault(
                     f"env {int(length.argmax())} has played {int(length.max())} steps of one episode in evaluation "

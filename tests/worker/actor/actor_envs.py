@@ -1,5 +1,8 @@
 """Envs of the tests of actor and evaluator; worker processes import this module, so that it needs no torch."""
 
+import os
+import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +16,10 @@ ACTION_NUM = 1000
 def label_of(seed):
     """The number that an episode shows in its observations."""
     return seed % 4096
+
+
+def long_label_of(seed):
+    return seed % 2**22
 
 
 def length_of(seed, longest=6):
@@ -106,3 +113,45 @@ def expected_rows(lane, seed, longest=6):
             }
             obs = after
         episode += 1
+
+
+class FaultySeededEnv(SeededEnv):
+    """Has the faults ``cfg['faults']``: ``{seed of an episode: (step, what)}``; step 0 is the reset.
+
+    Its labels are long enough that no two episodes of a test share one.
+    """
+
+    def _obs(self, action):
+        obs = super()._obs(action)
+        obs[1] = long_label_of(self.next_seed)
+        return obs
+
+    def reset(self):
+        return self._misbehave(0, super().reset())
+
+    def step(self, action):
+        obs, reward, done, info = super().step(action)
+        return BaseEnvTimestep(self._misbehave(self.step_count, obs), reward, done, info)
+
+    def _misbehave(self, step, obs):
+        at, what = self.cfg.get("faults", {}).get(self.next_seed, (None, None))
+        if step != at:
+            return obs
+        match what:
+            case "raise":
+                raise ZeroDivisionError("the physics exploded")
+            case "exit":
+                sys.exit(7)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "hang":
+                time.sleep(1000)
+            case "nan":
+                return np.full_like(obs, np.nan)
+            case "shape":
+                return obs[:2]
+            case "dtype":
+                return obs.astype(np.float64)
+        raise AssertionError(what)

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from actor_envs import length_of, reward_of
+from actor_envs import FaultySeededEnv, length_of, reward_of
 from actor_fakes import FakePolicy, make_manager
 
 from nervex.torch_utils import load_state, save_state
 from nervex.utils.errors import EnvFault
 from nervex.worker.actor.env_manager.env_runner import episode_seed
+from nervex.worker.actor.env_manager.registry import create_env_manager
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator, EvalResult
 
 CFG = {"n_episode": 7, "eval_freq": 1, "stop_val": float("inf"), "confirm_episode": 100}
@@ -219,3 +220,25 @@ def test_an_evaluation_that_is_given_up_has_not_begun(make, kind, confirming):
     assert len(asked) == 2 and (evaluator.last, evaluator.best, evaluator.eval_count) == before
     assert evaluator.eval(1) is whole.eval(1) is confirming
     assert evaluator.last.episode_return.tolist() == whole.last.episode_return.tolist()
+
+
+@pytest.mark.parametrize("kind", ["base", "sync_subprocess"])
+def test_an_episode_that_a_fault_cut_off_is_played_by_the_next_one(kind):
+    seeds = [int(s) for s in np.random.SeedSequence((5, 0)).generate_state(2)]
+    episodes = [[episode_seed(seed, k) for k in range(9)] for seed in seeds]
+    bad = next(k for k in range(3) if length_of(episodes[0][k], LONGEST) > 4)
+    what = "kill" if kind == "sync_subprocess" else "raise"
+    cfgs = [{"env": i, "longest": LONGEST, "faults": {episodes[0][bad]: (4, what)}} for i in range(2)]
+    options = {"worker_num": 2, "close_timeout_s": 0.1} if kind == "sync_subprocess" else {}
+    manager = create_env_manager(kind, FaultySeededEnv, cfgs, **options)
+    evaluator = BaseSerialEvaluator(CFG, manager, FakePolicy(2).mode, 5)
+    try:
+        result = evaluator.evaluate(6)
+    finally:
+        evaluator.close()
+    counted = [e for k, e in enumerate(episodes[0][:4]) if k != bad] + episodes[1][:3]
+    assert result.episode_length.tolist() == [length_of(e, LONGEST) for e in counted]
+    assert result.episode_return.tolist() == [
+        sum(reward_of(e, t) for t in range(length_of(e, LONGEST))) for e in counted
+    ]
+    assert manager.fault_count == 1

@@ -1,6 +1,5 @@
 """All envs in this process, one after the other."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ class BaseEnvManager(EnvManager):
         blocks = blocks_of(None)
         specs = {"obs_spec": self.obs_spec, "action_spec": self.action_spec}
         for i, seed in enumerate(seeds):
-            runner = EnvRunner(i, self._env_fn, copy.deepcopy(self._env_cfg[i]), blocks, **specs, seed=seed)
+            runner = EnvRunner(i, self._env_fn, self._env_cfg[i], blocks, **specs, seed=seed)
             self._runners = (*self._runners, runner)
         return blocks
 
@@ -32,16 +31,35 @@ class BaseEnvManager(EnvManager):
         infos: dict[int, dict[str, Any]] = {}
         runners = self._runners
         for lane in lane_id.tolist():
-            info = runners[lane].step(slot)
+            try:
+                info = runners[lane].step(slot)
+            except EnvFault as fault:
+                self._spend(fault)
+                self._begin_anew(lane, slot)
+                continue
             if info is not None:
                 infos[lane] = info
         return lane_id, infos
+
+    def _begin_anew(self, lane: int, slot: int) -> None:
+        runner = self._runners[lane]
+        runner.spoil()
+        self._blocks.clear(slot, np.array([lane]))
+        self._until_sound(lambda: runner.step(slot))
+
+    def _until_sound(self, begin: Callable[[], Any]) -> None:
+        while True:
+            try:
+                begin()
+                return
+            except EnvFault as fault:
+                self._spend(fault)
 
     def _reset_all(self, slot: int, params: dict[int, Any]) -> None:
         for i, runner in enumerate(self._runners):
             if i in params:
                 runner.set_reset_param(params[i])
-            runner.reset(slot)
+            self._until_sound(lambda runner=runner: runner.reset(slot))  # type: ignore[misc]
 
     def _set_seeds(self, seeds: list[int]) -> None:
         for runner, seed in zip(self._runners, seeds, strict=True):

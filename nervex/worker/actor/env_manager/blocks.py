@@ -25,6 +25,9 @@ class ReadyBlock(NamedTuple):
 class StepBlock(NamedTuple):
     """The rows that one step produced. A dummy row (the reset after an episode's end) has ``valid`` False, reward 0.
 
+    A dummy row of a lane whose row before did not end its episode tells that a fault cut the episode off: its last
+    observation is the one before the dummy row, and nothing follows it.
+
     Attributes:
         lane_id: int64 ``[b]``.
         obs: observation after the step, ``[b, ...]``; at an episode's end its true final one.
@@ -93,7 +96,9 @@ class Blocks:
             ``episode_return`` float64, all ``[2, B]``.
         action: tree of ``[B, ...]``, written by the manager.
         progress: int64 ``[B, 2]``, episode and step that each env is at, written by the env's process.
+        next_episode: int64 ``[B]``, number of the episode that the next reset begins; outlives the env's process.
         began: float64 ``[B]``, ``time.monotonic()`` when a worker process took up what it does for the env.
+        step_p99: float64 ``[B]``, 99th percentile of the seconds of a step, of the env's process; 0: not known yet.
     """
 
     obs: Any
@@ -104,7 +109,9 @@ class Blocks:
     episode_return: np.ndarray
     action: Any
     progress: np.ndarray
+    next_episode: np.ndarray
     began: np.ndarray
+    step_p99: np.ndarray
 
     def __init__(self, obs_spec: Any, action_spec: Any, env_num: int, memory: Any = None) -> None:
         if memory is None:
@@ -137,7 +144,9 @@ def _carve(carver: _Carver, obs_spec: Any, action_spec: Any, env_num: int) -> di
         "episode_return": carver.take(both, np.float64),
         "action": map_tree(lambda spec: carver.take((env_num, *spec.shape), spec.dtype), action_spec),
         "progress": carver.take((env_num, 2), np.int64),
+        "next_episode": carver.take((env_num,), np.int64),
         "began": carver.take((env_num,), np.float64),
+        "step_p99": carver.take((env_num,), np.float64),
     }
 
 

@@ -118,6 +118,15 @@ class Deliverer:
         row = int(self._newest_rows(self._all_lanes)[lane])
         return map_tree(lambda flat: flat[row].copy(), self._flat_obs)
 
+    def slot_of(self, lane: int) -> int:
+        """Returns the slot of a lane's newest row."""
+        return int(self._newest_rows(self._all_lanes)[lane]) // len(self._all_lanes)
+
+    def set_obs(self, lane: int, obs: Any) -> None:
+        """Puts an observation in the place of a lane's newest one."""
+        row = int(self._newest_rows(self._all_lanes)[lane])
+        map_tree(lambda flat, value: flat.__setitem__(row, value), self._flat_obs, obs)
+
     def _newest_rows(self, lanes: np.ndarray) -> np.ndarray:
         if self._in_step:
             self._rows[:] = self._slot * len(self._all_lanes) + self._all_lanes

@@ -14,6 +14,7 @@ from nervex.worker.actor.env_manager.action_writer import ActionWriter
 from nervex.worker.actor.env_manager.blocks import Blocks, ReadyBlock, StepBlock
 from nervex.worker.actor.env_manager.deliverer import Deliverer
 from nervex.worker.actor.env_manager.dict_view import DictView
+from nervex.worker.actor.env_manager.fault_budget import FaultBudget
 
 
 class EnvManager(ABC):
@@ -23,23 +24,35 @@ class EnvManager(ABC):
     action, resets the env and is a dummy with ``valid`` False. Episode ``k`` of env ``i`` is seeded by
     ``SeedSequence((seed_i, k))``, so it is a function of its seed and the actions, whatever the manager.
 
-    A call that raises an ``EnvFault``, or is interrupted, closes the manager; ``launch`` starts it afresh. Block calls
-    and dict calls are two views of the same envs: use one of them at a time.
+    An env that raises, hangs, dies or sends what it does not declare is built anew, within ``fault_budget``. The step
+    that failed is no row: in its place the lane gets a dummy row with the first observation of its next episode. So a
+    dummy row whose row before did not end its episode means that the episode was cut off there. Other lanes go on,
+    but those of a process that was lost: their episodes are cut off too, at their last rows.
+
+    A call that raises an ``EnvFault``, or is interrupted, closes the manager; ``launch`` starts it afresh. Faults while
+    it starts are raised at once. Block calls and dict calls are two views of the same envs: use one of them at a time.
 
     Args:
         env_fn: env class, or callable that takes a config and returns an env.
         env_cfg: one config per env, copied.
         env_num: number of envs.
         episode_num: episodes that each env plays under the dict calls before it is done; ``inf`` for no end.
-        step_timeout_s: limit of one env step. An env in this very process cannot be interrupted, so that the ``base``
-            manager accepts the limits without effect.
+        step_timeout_s: limit of one env step; None: 20 times the measured 99th percentile of step times, at least 5 s
+            (60 s until 100 steps were measured). An env in this very process cannot be interrupted, so that the
+            ``base`` manager accepts the limits without effect.
         reset_timeout_s: limit of building and of resetting an env.
+        fault_budget: faults of envs that are mended within ``fault_window_s``; one more is raised. 0: the first is.
+        fault_window_s: seconds.
+
+    Attributes:
+        fault_count: faults that were mended so far.
 
     Raises:
         ConfigError: the number of configs is not ``env_num``, or a number is out of range.
     """
 
     method_name_list = ("reset", "step", "seed", "close")
+    _can_mend = True
 
     def __init__(
         self,
@@ -48,25 +61,35 @@ class EnvManager(ABC):
         env_num: int,
         episode_num: int | float | str = float("inf"),
         *,
-        step_timeout_s: float = 60.0,
+        step_timeout_s: float | None = None,
         reset_timeout_s: float = 60.0,
+        fault_budget: int = 10,
+        fault_window_s: float = 600.0,
     ) -> None:
         configs = list(env_cfg)
         if env_num < 1 or len(configs) != env_num:
             raise ConfigError(f"env_num is {env_num} and env_cfg holds {len(configs)} configs; give one config per env")
-        limits = {"episode_num": episode_num, "step_timeout_s": step_timeout_s, "reset_timeout_s": reset_timeout_s}
-        for name, value in limits.items():
-            if not float(value) > 0:
+        limits = {
+            "step_timeout_s": step_timeout_s,
+            "reset_timeout_s": reset_timeout_s,
+            "fault_window_s": fault_window_s,
+        }
+        for name, value in {"episode_num": episode_num, **limits}.items():
+            if value is not None and not float(value) > 0:
                 raise ConfigError(f"{name} of an env manager is {value}, expected a number above 0")
+        if fault_budget < 0:
+            raise ConfigError(f"fault_budget of an env manager is {fault_budget}, expected 0 or more")
         self.env_num = env_num
         self.episode_num = float(episode_num)
         self._env_fn = env_fn
         self._env_cfg = [copy.deepcopy(c) for c in configs]
-        self._step_timeout_s = float(step_timeout_s)
+        self._step_timeout_s = None if step_timeout_s is None else float(step_timeout_s)
         self._reset_timeout_s = float(reset_timeout_s)
         self._seeds: list[int] | None = None
         self._info: BaseEnvInfo | None = None
         self._all_lanes = np.arange(env_num, dtype=np.int64)
+        self._faults = FaultBudget(fault_budget, fault_window_s)
+        self._mends = False  # faults are mended: the envs have been started
         self._launched = False
         self._closed_by = "launch() was not called"
         self._view = DictView(self)
@@ -77,6 +100,15 @@ class EnvManager(ABC):
     def lane_num(self) -> int:
         """Number of lanes: one (env, seat) each."""
         return self.env_num
+
+    @property
+    def fault_count(self) -> int:
+        """Number of faults of envs that were mended."""
+        return self._faults.count
+
+    @fault_count.setter
+    def fault_count(self, count: int) -> None:
+        self._faults.count = count
 
     def env_info(self) -> BaseEnvInfo:
         """Returns what the env declares, from one more instance of the first config.
@@ -121,6 +153,7 @@ class EnvManager(ABC):
             raise ConfigError("launch() was called on an env manager that runs; call close() first, or reset()")
         self._open()
         self.reset(reset_param)
+        self._mends = self._can_mend
 
     def seed(self, seed: int | Sequence[int]) -> None:
         """Seeds the envs: env ``i`` gets ``seed + i``, or ``seed[i]``. Its next reset begins episode 0 of that seed."""
@@ -150,7 +183,8 @@ class EnvManager(ABC):
         Raises:
             SpecError: a lane cannot act, or the action has not the declared shape and dtype.
             NumericalError: an action is not finite.
-            EnvFault: an env raised, died, hung or sent what it does not declare. The manager is closed then.
+            EnvFault: more faults of envs than the budget allows: one raised, died, hung or sent what it does not
+                declare. The manager is closed then.
         """
         self._require_launched()
         full = lane_id is self._all_lanes
@@ -162,7 +196,12 @@ class EnvManager(ABC):
         slot = self._deliverer.begin(lane_id, full)
         try:
             finished, infos = self._exchange(lane_id, slot)
-            return self._deliverer.deliver(lane_id, finished, infos)
+            while True:
+                try:
+                    return self._deliverer.deliver(lane_id, finished, infos)
+                except EnvFault as fault:
+                    self._mend_row(fault)
+                    infos.pop(fault.env_id, None)
         except BaseException as e:
             self._close_after(e)
             raise
@@ -196,9 +235,13 @@ class EnvManager(ABC):
             self._open()
         with _ClosingAtFault(self):
             slot = self._deliverer.begin(self._all_lanes, True)
-            states = [{k: v for k, v in lane.items() if k not in ("obs", "delivered")} for lane in lanes]
+            states = [{k: v for k, v in lane.items() if k != "obs"} for lane in lanes]
             results = self._load_env_states(states, slot)
             for i, (exact, _) in enumerate(results):
+                if not lanes[i].get("begun", True):
+                    if lanes[i]["delivered"]:
+                        self._deliverer.set_obs(i, lanes[i]["obs"])
+                    continue
                 if not exact or not _same(self._deliverer.obs_of(i), lanes[i]["obs"]):
                     raise CheckpointError(
                         f"env {i} does not come back to its saved state when episode {lanes[i]['episode']} is replayed "
@@ -212,6 +255,7 @@ class EnvManager(ABC):
             self._keep_undelivered(undelivered)
         ended = [i for i, lane in enumerate(lanes) if lane["awaits_reset"] and lane["delivered"]]
         self._view.restore(state["played"], ended)
+        self._mends = self._can_mend
 
     def close(self) -> None:
         """Ends all envs and frees everything; may be called twice."""
@@ -231,7 +275,12 @@ class EnvManager(ABC):
         with _ClosingAtFault(self):
             slot = self._deliverer.begin(self._all_lanes, True)
             self._reset_all(slot, params)
-            self._deliverer.check_all()
+            while True:
+                try:
+                    self._deliverer.check_all()
+                    break
+                except EnvFault as fault:
+                    self._mend_row(fault)
         self._view.restart()
 
     def step(self, action: Mapping[int, Any]) -> dict[int, Any]:
@@ -299,6 +348,10 @@ class EnvManager(ABC):
     def _stop(self, in_peace: bool) -> None:
         """Ends the envs; at once when it is not in peace."""
 
+    def _begin_anew(self, lane: int, slot: int) -> None:
+        """Builds the lane's env anew and writes a dummy row, with the first observation of its next episode."""
+        raise NotImplementedError
+
     def _keep_undelivered(self, infos: dict[int, dict[str, Any] | None]) -> None:
         """Takes over rows that a restored state holds and that the next ``step_block`` must return."""
         if infos:
@@ -308,6 +361,17 @@ class EnvManager(ABC):
             )
 
     # Inside
+
+    def _spend(self, fault: EnvFault) -> None:
+        """Takes note of a fault that is about to be mended; raises it where it must not be."""
+        if not self._mends:
+            raise fault
+        self._faults.spend(fault)
+
+    def _mend_row(self, fault: EnvFault) -> None:
+        """Replaces an env, and the row that it sent, after that was found to be wrong."""
+        self._spend(fault)
+        self._begin_anew(fault.env_id, self._deliverer.slot_of(fault.env_id))
 
     def _open(self) -> None:
         if self._seeds is None:
@@ -321,7 +385,7 @@ class EnvManager(ABC):
 
     def _close(self, why: str, in_peace: bool) -> None:
         if self._launched:
-            self._launched = False
+            self._launched = self._mends = False
             self._closed_by = why
             self._stop(in_peace)
 

@@ -1,7 +1,9 @@
 """One env with its seed, episode and checks, writing its rows into the blocks; imported by env worker processes."""
 
+import copy
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,17 @@ def episode_seed(seed: int, episode: int) -> int:
 class EnvRunner:
     """Runs one env: an episode is a function of ``(seed, episode)`` and of the actions, whatever the manager.
 
+    After a fault the env is not used again: the next ``step`` or ``reset`` builds another one, which begins the next
+    episode. So does the first ``step`` of a new runner.
+
     Args:
         env_id: index of the env, which is also its row in ``blocks``.
         env_fn: called with ``cfg``.
-        cfg: the env's own config; the runner's to keep.
+        cfg: the env's own config; every env that is built gets a copy.
         blocks: where observations, rewards and flags go and where actions come from.
         obs_spec, action_spec: array form of what the env declares.
         seed: base seed, not negative.
+        next_episode: number of the first episode.
 
     Raises:
         EnvFault: here and in every call: the env raised, or sent what its ``info()`` does not declare.
@@ -44,9 +50,12 @@ class EnvRunner:
         obs_spec: Any,
         action_spec: Any,
         seed: int,
+        next_episode: int = 0,
     ) -> None:
         self.env_id = env_id
-        self.awaits_reset = False
+        self.awaits_reset = True
+        self._begun = self._spoiled = False
+        self._env_fn, self._cfg = env_fn, cfg
         self._blocks = blocks
         # Single numbers go through memoryviews, which take half the time of NumPy's own assignment.
         self._progress: Any = blocks.progress[env_id].data
@@ -62,13 +71,15 @@ class EnvRunner:
         self._episode_return = 0.0
         self._episode_seed = 0
         self._episode = self._step = 0
-        self.set_seed(seed)
-        self.env = self._guarded("its constructor", env_fn, cfg)
+        self._seed = seed
+        self._next_episode: Any = blocks.next_episode[env_id, ...]
+        self._next_episode[...] = next_episode
+        self.env = self._built()
 
     def set_seed(self, seed: int) -> None:
         """Makes the next reset begin episode 0 of ``seed``."""
         self._seed = seed
-        self._next_episode = 0
+        self._next_episode[...] = 0
 
     def set_reset_param(self, param: Mapping[str, Any]) -> None:
         """Sets the keyword arguments of every later ``reset`` of the env."""
@@ -76,8 +87,13 @@ class EnvRunner:
 
     def reset(self, slot: int) -> None:
         """Begins the next episode and writes its first observation into ``slot``."""
-        self._episode = self._next_episode
+        self._episode, self._step = int(self._next_episode), 0
         self._next_episode += 1
+        if self._spoiled:
+            with suppress(Exception):  # it is broken, and may fail here too
+                self.env.close()
+            self.env = self._built()
+            self._spoiled = False
         self._episode_seed = episode_seed(self._seed, self._episode)
         self._begin(slot)
 
@@ -124,6 +140,10 @@ class EnvRunner:
             )
         return self._end(slot, terminated, truncated, info) if done else None
 
+    def spoil(self) -> None:
+        """Makes the next step or reset build the env anew."""
+        self._spoiled = self.awaits_reset = True
+
     def close(self) -> None:
         """Closes the env."""
         self._guarded("close()", self.env.close)
@@ -148,24 +168,33 @@ class EnvRunner:
         """Returns seed, episode and the actions of the episode so far: what it takes to come back here by replay."""
         return {
             "seed": self._seed,
-            "next_episode": self._next_episode,
+            "next_episode": int(self._next_episode),
             "episode": self._episode,
             "episode_seed": self._episode_seed,
             "reset_param": dict(self._reset_param),
             "actions": stacked_actions(self._actions, self._action_spec),
             "awaits_reset": self.awaits_reset,
+            "begun": self._begun,
             "episode_return": self._episode_return,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], slot: int) -> tuple[bool, dict[str, Any] | None]:
         """Seeds, resets and replays the recorded actions, writing into ``slot``.
 
+        A runner that had not begun an episode when it was saved (its process had just been replaced) begins the next
+        one at its next step; at once where its last row was not delivered yet, as nothing can bring that row back.
+
         Returns:
             ``(exact, info)``: whether the replay gave the recorded return and end, and what the last ``step`` returned.
         """
-        self._seed, self._next_episode = int(state["seed"]), int(state["next_episode"])
+        self._seed, self._next_episode[...] = int(state["seed"]), int(state["next_episode"])
         self._episode, self._episode_seed = int(state["episode"]), int(state["episode_seed"])
         self._reset_param = dict(state["reset_param"])
+        if not state.get("begun", True):
+            self.awaits_reset, self._begun = True, False
+            if not state["delivered"]:
+                self.reset(slot)
+            return True, None
         self._begin(slot)
         info = None
         count = len(tree_leaves(state["actions"])[0])
@@ -199,6 +228,7 @@ class EnvRunner:
         self._reward[slot] = 0.0
         self._actions = []
         self._episode_return = 0.0
+        self._begun = True
         self.awaits_reset = False
 
     def _end(self, slot: int, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,6 +274,9 @@ class EnvRunner:
             raise self._fault(f"sent {name} {got}, expected {expected}")
         return array.item()
 
+    def _built(self) -> Any:
+        return self._guarded("its constructor", self._env_fn, copy.deepcopy(self._cfg))
+
     def _guarded(self, where: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
@@ -255,6 +288,7 @@ class EnvRunner:
         return self._fault(f"raised {type(error).__name__} in {where}: {error} [{frame.filename}:{frame.lineno}]")
 
     def _fault(self, text: str) -> EnvFault:
+        self.spoil()
         message = f"env {self.env_id} {text} (episode {self._episode}, step {self._step})"
         return EnvFault(message, self.env_id, self._step)
 

@@ -8,6 +8,7 @@ import ctypes
 import json
 import mmap
 import os
+import pickle
 import random
 import select
 import signal
@@ -24,7 +25,8 @@ import numpy as np
 
 from nervex.utils.errors import EnvFault
 from nervex.worker.actor.env_manager.blocks import Blocks
-from nervex.worker.actor.env_manager.env_runner import EnvRunner
+from nervex.worker.actor.env_manager.env_runner import EnvRunner, episode_seed
+from nervex.worker.actor.env_manager.step_clock import StepClock
 from nervex.worker.actor.env_manager.wire import HEADER_BYTES, Kind, packed, receive, unpacked
 
 _DONE = packed(Kind.DONE)
@@ -47,7 +49,8 @@ def serve(fd: int) -> None:
         try:
             env_fn = cloudpickle.loads(payload)
         except Exception as e:
-            sock.sendall(_fault(e, f"the env cannot be loaded in a worker process: {type(e).__name__}: {e}", -1, -1))
+            message = f"the env cannot be loaded in a worker process: {type(e).__name__}: {e}"
+            sock.sendall(packed(Kind.FAULT, 0, _described_as(e, message, -1, -1)))
             return
         sock.sendall(packed(Kind.DONE))
         while True:
@@ -158,26 +161,30 @@ def _work(sock: socket.socket, memory_fd: int, env_fn: Callable[[Any], Any]) -> 
     specs = {"obs_spec": setup["obs_spec"], "action_spec": setup["action_spec"]}
     blocks = Blocks(**specs, env_num=setup["env_num"], memory=memory)
     began: Any = blocks.began.data
-    # All workers are forked with the same state of these generators.
-    random.seed(setup["envs"][0]["seed"])
-    np.random.seed(setup["envs"][0]["seed"] % 2**32)
+    # All workers are forked with the same state of these generators; one that replaces another does not repeat it.
+    first = setup["envs"][0]
+    seed = episode_seed(first["seed"], first["next_episode"]) if first["next_episode"] else first["seed"]
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     runners: dict[int, EnvRunner] = {}
     try:
         for env in setup["envs"]:
             i = env["env_id"]
             began[i] = time.monotonic()
-            runners[i] = EnvRunner(i, env_fn, env["cfg"], blocks, **specs, seed=env["seed"])
+            seeds = {"seed": env["seed"], "next_episode": env["next_episode"]}
+            runners[i] = EnvRunner(i, env_fn, env["cfg"], blocks, **specs, **seeds)
+            runners[i].set_reset_param(env["reset_param"])
         sock.sendall(packed(Kind.DONE))
-        _answer(sock, runners, began)
+        _answer(sock, runners, began, StepClock(blocks, list(runners)))
     except EnvFault as e:
-        sock.sendall(_fault(e.__cause__ or e, str(e), e.env_id, e.step))
+        sock.sendall(packed(Kind.FAULT, 0, _described(e, e.env_id)))
     finally:
         for runner in runners.values():
             with suppress(EnvFault):
                 runner.close()
 
 
-def _answer(sock: socket.socket, runners: dict[int, EnvRunner], began: Any) -> None:
+def _answer(sock: socket.socket, runners: dict[int, EnvRunner], began: Any, clock: StepClock) -> None:
     every = list(runners)
     # A receive that waits on a Unix socket is also woken when the other side has read our last answer; a poll is not.
     message = select.poll()
@@ -187,32 +194,61 @@ def _answer(sock: socket.socket, runners: dict[int, EnvRunner], began: Any) -> N
         kind, slot, payload = receive(sock)
         if kind is Kind.CLOSE:
             return
-        at = every[0]
+        if kind is Kind.CALL:
+            sock.sendall(_called(runners, payload, began))
+            continue
+        lanes = np.frombuffer(payload, np.int64).tolist() if payload else every
+        if kind is Kind.ANEW:
+            for lane in lanes:
+                runners[lane].spoil()
+        sock.sendall(_stepped(runners, lanes, slot, began, clock))
+
+
+def _stepped(runners: dict[int, EnvRunner], lanes: list[int], slot: int, began: Any, clock: StepClock) -> bytes:
+    """Steps envs one after the other; one that fails does not keep the others from theirs."""
+    infos: dict[int, Any] = {}
+    faults: dict[int, bytes] = {}
+    for at in lanes:
+        began[at] = time.monotonic()
         try:
-            if kind is Kind.STEP:
-                infos = {}
-                for at in np.frombuffer(payload, np.int64).tolist() if payload else every:
-                    began[at] = time.monotonic()
-                    info = runners[at].step(slot)
-                    if info is not None:
-                        infos[at] = info
-                reply = packed(Kind.ENDED, 0, json.dumps(infos).encode()) if infos else _DONE
-            else:
-                values = {}
-                for at, (method, args) in cloudpickle.loads(payload).items():
-                    began[at] = time.monotonic()
-                    values[at] = getattr(runners[at], method)(*args)
-                reply = packed(Kind.VALUE, 0, cloudpickle.dumps(values))
-        except AttributeError as e:
-            reply = packed(Kind.ABSENT, 0, str(e).encode())
-        except EnvFault as e:
-            reply = _fault(e.__cause__ or e, str(e), e.env_id, e.step)
+            info = runners[at].step(slot)
         except Exception as e:
-            reply = _fault(e, f"env {at}: {type(e).__name__} in its worker: {e}", at, -1)
-        sock.sendall(reply)
+            faults[at] = _described(e, at)
+            continue
+        if info is not None:
+            infos[at] = info
+    if clock.due():
+        clock.record(lanes, time.monotonic())
+    if faults:
+        values = {lane: infos.get(lane) for lane in lanes if lane not in faults}
+        return packed(Kind.BROKEN, 0, pickle.dumps({"values": values, "faults": faults}))
+    return packed(Kind.ENDED, 0, json.dumps(infos).encode()) if infos else _DONE
 
 
-def _fault(error: BaseException, message: str, env_id: int, step: int) -> bytes:
+def _called(runners: dict[int, EnvRunner], payload: bytes, began: Any) -> bytes:
+    """Calls methods of the runners; one that fails does not keep the others from theirs."""
+    values: dict[int, Any] = {}
+    faults: dict[int, bytes] = {}
+    for at, (method, args) in cloudpickle.loads(payload).items():
+        began[at] = time.monotonic()
+        try:
+            values[at] = getattr(runners[at], method)(*args)
+        except AttributeError as e:
+            return packed(Kind.ABSENT, 0, str(e).encode())
+        except Exception as e:
+            faults[at] = _described(e, at)
+    if faults:
+        return packed(Kind.BROKEN, 0, cloudpickle.dumps({"values": values, "faults": faults}))
+    return packed(Kind.VALUE, 0, cloudpickle.dumps(values))
+
+
+def _described(error: Exception, env_id: int) -> bytes:
+    """Returns JSON of which the manager makes an ``EnvFault``, with the traceback of what the env raised."""
+    if isinstance(error, EnvFault):
+        return _described_as(error.__cause__ or error, str(error), error.env_id, error.step)
+    return _described_as(error, f"env {env_id}: {type(error).__name__} in its worker: {error}", env_id, -1)
+
+
+def _described_as(error: BaseException, message: str, env_id: int, step: int) -> bytes:
     text = "".join(traceback.format_exception(error))
-    content = {"message": message, "env_id": env_id, "step": step, "traceback": text}
-    return packed(Kind.FAULT, 0, json.dumps(content).encode())
+    return json.dumps({"message": message, "env_id": env_id, "step": step, "traceback": text}).encode()

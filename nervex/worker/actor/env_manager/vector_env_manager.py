@@ -25,13 +25,15 @@ class VectorEnvManager(EnvManager):
     the rows of the same engine in the ``base`` manager, and a saved state is restored by playing all lanes' recorded
     actions again. An engine that cannot (``seeded`` False) is not restored within an episode: ``load_state_dict``
     raises a ``CheckpointError``, after which a run goes on with new episodes. See ``EnvManager`` for the arguments and
-    the calls; the time limits have no effect, as an engine in this very process cannot be interrupted.
+    the calls; time limits and fault budget have no effect, as an engine in this very process can be neither
+    interrupted nor mended: its first fault is raised.
 
     Raises:
         ConfigError: the env class offers no engine.
     """
 
     _vector: VectorEnv | None = None
+    _can_mend = False
 
     def __init__(
         self,
@@ -40,12 +42,15 @@ class VectorEnvManager(EnvManager):
         env_num: int,
         episode_num: int | float | str = float("inf"),
         *,
-        step_timeout_s: float = 60.0,
+        step_timeout_s: float | None = None,
         reset_timeout_s: float = 60.0,
+        fault_budget: int = 10,
+        fault_window_s: float = 600.0,
     ) -> None:
         super().__init__(
-            env_fn, env_cfg, env_num, episode_num, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s
-        )
+            env_fn, env_cfg, env_num, episode_num, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s,
+            fault_budget=fault_budget, fault_window_s=fault_window_s,
+        )  # fmt: skip
         if not hasattr(env_fn, "create_vector"):
             raise ConfigError(
                 f"env {getattr(env_fn, '__name__', env_fn)} has no native vector (no create_vector), which "

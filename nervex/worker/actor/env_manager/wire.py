@@ -19,6 +19,8 @@ class Kind(IntEnum):
     VALUE = 9  # of a call, pickled {env id: value}; else what was asked for
     FAULT = 10  # JSON: message, env_id, step, traceback
     ABSENT = 11  # text: the env has no such attribute
+    ANEW = 12  # as STEP, with envs that are built anew and begin new episodes
+    BROKEN = 13  # pickled {'values': {env id: value}, 'faults': {env id: a fault's JSON}}, when some envs failed
 
 
 _HEADER = struct.Struct("<BBxxI")

@@ -1,6 +1,7 @@
 """Envs for the tests of the env managers; worker processes import this module, so that it needs no torch."""
 
 import os
+import signal
 import sys
 import time
 
@@ -207,3 +208,56 @@ class Unloadable:
 
 def refuse():
     raise ImportError("only here")
+
+
+class HealingEnv(CounterEnv):
+    """Observes (env, seed of the episode, step); env 1 has a fault in step 2 of the episode with seed ``bad_seed``."""
+
+    def _obs(self):
+        seed = self.seeds[-1] if self.seeds else 0
+        return np.array([self.cfg["env"], seed % 2**20, self.step_count], np.float32)
+
+    def reset(self, **param):
+        obs = super().reset(**param)
+        if self.cfg["fault"] == "nan first" and self.seeds[-1] == self.cfg["bad_seed"]:
+            obs[1] = np.nan
+        return obs
+
+    def step(self, action):
+        obs, reward, done, info = super().step(action)
+        if self.cfg["env"] == 1 and self.seeds[-1] == self.cfg["bad_seed"]:
+            if done and self.cfg["fault"] == "nan return":
+                info["final_eval_reward"] = float("nan")
+            elif self.step_count == 2:
+                match self.cfg["fault"]:
+                    case "raise":
+                        raise ZeroDivisionError("the physics exploded")
+                    case "nan":
+                        obs[1] = np.nan
+                    case "shape":
+                        obs = np.zeros(5, np.float32)
+                    case "dtype":
+                        obs = obs.astype(np.float64)
+                    case "nan reward":
+                        reward = float("nan")
+                    case "kill":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    case "stop":
+                        os.kill(os.getpid(), signal.SIGSTOP)
+                    case "exit":
+                        sys.exit(7)
+                    case "hang":
+                        time.sleep(1000)
+        return BaseEnvTimestep(obs, reward, done, info)
+
+
+class NeverAgainEnv(HealingEnv):
+    """Can be built as often as its config allows; a process has its own count."""
+
+    built = 0
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        type(self).built += 1
+        if cfg["env"] == 1 and type(self).built > cfg["most"]:
+            raise OSError("no such map")

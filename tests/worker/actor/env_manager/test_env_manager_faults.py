@@ -1,4 +1,4 @@
-"""What an env manager says when an env raises or sends what its info does not declare."""
+"""What an env manager says when an env raises or sends what its info does not declare, and nothing is mended."""
 
 import traceback
 
@@ -52,7 +52,7 @@ def run_into_fault(manager):
 @pytest.mark.parametrize("kind", ["base", "sync_subprocess"])
 @pytest.mark.parametrize("fault", [*STEP_FAULTS, *RESET_FAULTS])
 def test_faults_say_who_where_and_what(kind, fault):
-    with create_env_manager(kind, FaultEnv, counters(2, fault=fault)) as manager:
+    with create_env_manager(kind, FaultEnv, counters(2, fault=fault), fault_budget=0) as manager:
         error = run_into_fault(manager)
     step = 2 if fault in STEP_FAULTS else 0
     assert str(error).startswith({**STEP_FAULTS, **RESET_FAULTS}[fault])
@@ -61,7 +61,7 @@ def test_faults_say_who_where_and_what(kind, fault):
 
 
 def test_the_original_traceback_is_shown(make):
-    error = run_into_fault(make(FaultEnv, counters(2, fault="raise in step")))
+    error = run_into_fault(make(FaultEnv, counters(2, fault="raise in step"), fault_budget=0))
     text = "".join(traceback.format_exception(error))
     assert 'raise ZeroDivisionError("the physics exploded")' in text
     assert "manager_envs.py" in str(error)
@@ -76,7 +76,7 @@ def test_a_constructor_that_raises(make):
 
 
 def test_missing_key_of_an_observation(make):
-    manager = make(ForgetfulEnv, counters(1, length=9))
+    manager = make(ForgetfulEnv, counters(1, length=9), fault_budget=0)
     manager.launch()
     action = {"key": zeros(1), "move": np.zeros((1, 2), np.float32)}
     manager.step_block(action, [0])

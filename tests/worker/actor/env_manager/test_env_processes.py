@@ -78,7 +78,7 @@ def test_a_killed_worker_is_named_at_once(manager_class, in_flight, tmp_path):
     if in_flight:
         configs[1] |= {"gate": str(tmp_path / "gate"), "gate_step": 3}
         os.mkfifo(tmp_path / "gate")
-    with manager_class(GateEnv, configs, 3, worker_num=3) as manager:
+    with manager_class(GateEnv, configs, 3, worker_num=3, fault_budget=0) as manager:
         manager.launch()
         pids = manager.pid
         while manager.ready_block().obs[:, 2].sum() < 6:
@@ -114,10 +114,10 @@ def test_a_killed_worker_is_named_at_once(manager_class, in_flight, tmp_path):
 def test_hangs_and_exits(manager_class, fault, message):
     options = {"reset_timeout_s": 0.4} if fault == "hang in reset" else {}
     options |= {"step_timeout_s": 0.3} if fault == "hang" else {}
-    manager = manager_class(FaultEnv, counters(2, fault=fault), 2, close_timeout_s=0.1, worker_num=2)
+    manager = manager_class(FaultEnv, counters(2, fault=fault), 2, close_timeout_s=0.1, worker_num=2, fault_budget=0)
     manager.launch()
     for name, value in options.items():  # starting the processes may take longer
-        setattr(manager, f"_{name}", value)
+        setattr(manager._crew, name, value)
     pids = manager.pid
     with pytest.raises(EnvFault, match=message) as caught:
         while True:
@@ -128,7 +128,7 @@ def test_hangs_and_exits(manager_class, fault, message):
 
 
 def test_a_stopped_worker():
-    limits = {"step_timeout_s": 0.3, "close_timeout_s": 0.1}
+    limits = {"step_timeout_s": 0.3, "close_timeout_s": 0.1, "fault_budget": 0}
     with SyncSubprocessEnvManager(CounterEnv, counters(2), 2, worker_num=2, **limits) as manager:
         manager.launch()
         pid = manager.pid[0]
@@ -159,9 +159,9 @@ def test_a_killed_fork_server():
     ],
 )
 def test_the_env_at_fault_among_those_of_a_worker(manager_class, fault, message):
-    manager = manager_class(FaultEnv, counters(3, fault=fault), 3, close_timeout_s=0.1, worker_num=1)
+    manager = manager_class(FaultEnv, counters(3, fault=fault), 3, close_timeout_s=0.1, worker_num=1, fault_budget=0)
     manager.launch()
-    manager._step_timeout_s = 0.3  # starting the processes may take longer
+    manager._crew.step_timeout_s = 0.3  # starting the processes may take longer
     pids = manager.pid
     assert len(set(pids)) == 1
     with pytest.raises(EnvFault, match=message) as caught:
@@ -177,8 +177,7 @@ def test_the_limit_is_that_of_each_env_of_a_worker():
     with SyncSubprocessEnvManager(SlowEnv, counters(6), 6, worker_num=1) as manager:
         manager.launch()
         # Starting the processes may take longer. Six steps take 1.2 s, twice the limit and its overtime.
-        manager._step_timeout_s = manager._reset_timeout_s = 0.3
-        manager._limits = [manager._step_limit] * 6
+        manager._crew.step_timeout_s = manager._crew.reset_timeout_s = 0.3
         block = manager.step_block(zeros(6), np.arange(6))
         assert block.obs[:, 2].tolist() == [1] * 6
 
@@ -186,9 +185,9 @@ def test_the_limit_is_that_of_each_env_of_a_worker():
 def test_one_message_per_worker_and_step():
     with SyncSubprocessEnvManager(CounterEnv, counters(5, length=1000), 5, worker_num=2) as manager:
         manager.launch()
-        assert [worker.env_ids for worker in manager._workers] == [[0, 1, 2], [3, 4]]
+        assert [worker.env_ids for worker in manager._crew.workers] == [[0, 1, 2], [3, 4]]
         sent = []
-        for worker in manager._workers:
+        for worker in manager._crew.workers:
             worker.sock = Overheard(worker.sock, sent)
         manager.step_block(zeros(5), np.arange(5))
         manager.step_block(zeros(3), np.array([4, 2, 0]))
@@ -333,10 +332,11 @@ def test_an_env_that_cannot_be_loaded_in_the_worker():
             manager.launch()
 
 
-def test_nothing_survives_a_parent_that_is_killed(tmp_path):
+def test_nothing_survives_a_parent_that_is_killed_also_of_replaced_workers(tmp_path):
     process = run_script(
         tmp_path,
         """
+        import os
         import numpy as np
         from manager_envs import FaultEnv
         from nervex.worker.actor.env_manager import SubprocessEnvManager
@@ -344,14 +344,17 @@ def test_nothing_survives_a_parent_that_is_killed(tmp_path):
         configs = [{"env": i, "fault": "hang"} for i in range(2)]
         manager = SubprocessEnvManager(FaultEnv, configs, 2, wait_num=2)
         manager.launch()
-        print(*manager.pid, *open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
+        lost = manager.pid[0]
+        os.kill(lost, 9)
+        print(lost, *manager.pid, *open("/proc/self/task/%d/children" % os.getpid()).read().split(), flush=True)
         while True:
             lanes = manager.ready_block().lane_id
             manager.step_block(np.zeros(len(lanes), np.int64), lanes)
         """,
+        stderr=subprocess.DEVNULL,  # the warning of the fault
     )
-    pids = [int(p) for p in process.stdout.readline().split()]
-    assert len(pids) == 3 and not any(is_gone(pid) for pid in pids)
+    lost, *pids = [int(p) for p in process.stdout.readline().split()]
+    assert is_gone(lost) and lost not in pids and len(pids) == 3 and not any(is_gone(pid) for pid in pids)
     process.kill()
     process.wait()
     process.stdout.close()

@@ -1,0 +1,68 @@
+"""How many faults of its envs a manager mends before it gives up, and what it says of each."""
+
+import logging
+import time
+import traceback
+from collections import deque
+
+from nervex.utils.errors import EnvFault
+
+_logger = logging.getLogger("nervex")
+
+
+class FaultBudget:
+    """Allows ``budget`` faults within any ``window_s`` seconds.
+
+    The first, second, fourth, eighth, ... fault is logged, so that an env that fails for days does not flood the log.
+
+    Args:
+        budget: faults; 0: none is mended.
+        window_s: seconds.
+
+    Attributes:
+        count: faults that were mended so far.
+    """
+
+    def __init__(self, budget: int, window_s: float) -> None:
+        self.count = 0
+        self._budget = budget
+        self._window_s = window_s
+        self._recent: deque[float] = deque()
+
+    def spend(self, fault: EnvFault) -> None:
+        """Takes note of a fault that is about to be mended.
+
+        Raises:
+            EnvFault: it is one too many.
+        """
+        now = time.monotonic()
+        self._recent.append(now)
+        while self._recent[0] < now - self._window_s:
+            self._recent.popleft()
+        if len(self._recent) > self._budget:
+            raise self._too_many(fault) if self._budget else fault
+        self.count += 1
+        if self.count & (self.count - 1) == 0:
+            _logger.warning(  # text, as a record that is kept must not keep the envs
+                "%s; the env is replaced and its episode cut off there (fault %d; shown next: fault %d)%s",
+                str(fault), self.count, 2 * self.count, _traceback_of(fault),
+            )  # fmt: skip
+
+    def _too_many(self, fault: EnvFault) -> EnvFault:
+        error = EnvFault(
+            f"{fault}; this was fault {len(self._recent)} within {self._window_s:g} s, env.manager.fault_budget allows "
+            f"{self._budget}; mend the env, or raise fault_budget",
+            fault.env_id,
+            fault.step,
+        )
+        for note in getattr(fault, "__notes__", ()):
+            error.add_note(note)
+        error.__cause__ = fault.__cause__
+        return error
+
+
+def _traceback_of(fault: EnvFault) -> str:
+    """Returns the traceback in the env, if it raised: here that is the cause, from another process it is a note."""
+    if fault.__cause__ is not None:
+        return "\n" + "".join(traceback.format_exception(fault.__cause__))
+    return "".join(f"\n{note}" for note in getattr(fault, "__notes__", ()))
