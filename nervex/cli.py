@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_trust(commands: Any, common: argparse.ArgumentParser) -> None:
-    text = "Kills a short run at random instants, resumes it each time, and compares what it leaves with an undisturbed run."
+    text = "Kills a short run at random instants, resumes it, and compares what it leaves with an undisturbed run."
     verify = commands.add_parser(
         "verify-resume", parents=[common], help="prove that killed runs resume exactly", description=text
     )
@@ -137,7 +137,9 @@ def _add_trust(commands: Any, common: argparse.ArgumentParser) -> None:
     replay = commands.add_parser("replay", parents=[common], help="rebuild one update of a run", description=text)
     replay.add_argument("run_dir", metavar="RUN", help="folder of a run")
     replay.add_argument("--iter", type=int, metavar="N", help="update to rebuild (default: the first that went wrong)")
-    replay.add_argument("--out", metavar="DIR", help="write batch, weights before and after, losses and gradients there")
+    replay.add_argument(
+        "--out", metavar="DIR", help="write batch, weights before and after, losses and gradients there"
+    )
     replay.set_defaults(run=_replay)
 
 
@@ -237,7 +239,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _verify_resume(args: argparse.Namespace) -> int:
-    from nervex.entry.verify_resume import verify_resume
+    from nervex.entry.verify_entry import verify_resume
 
     report = verify_resume(
         args.config,

@@ -90,7 +90,9 @@ class Nursery:
         if not select.select([pipe], [], [], timeout_s)[0]:
             if wait_only:
                 return None
-            raise NerveXError(f"a training process has not answered for {timeout_s:.0f} s; try again, or a free machine")
+            raise NerveXError(
+                f"a training process has not answered for {timeout_s:.0f} s; try again, or a free machine"
+            )
         line = pipe.readline()
         if not line:
             raise NerveXError("the process that starts training processes has died; see the messages above")

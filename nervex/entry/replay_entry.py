@@ -219,7 +219,9 @@ def _replay(
         parts.close()
     assert recorder.tree is not None
     tree = {"seed": compiled.cfg.seed, **recorder.tree}
-    before = without_time(read_metrics(folder.metrics_path))[known:][: len(rows)] if folder.metrics_path.exists() else []
+    before = (
+        without_time(read_metrics(folder.metrics_path))[known:][: len(rows)] if folder.metrics_path.exists() else []
+    )
     compared = compare_states({"metrics": before}, {"metrics": rows[: len(before)]})
     differences = [d.first for d in compared if d.first is not None]
     return Replayed(recorder.train_iter, found, tree, recorder.weights, len(before), differences, False)
@@ -237,4 +239,3 @@ def _run(run: SerialRun, recorder: _Recorder, last: int) -> None:
     raise RunFolderError(
         f"the run ends at iteration {recorder.train_iter} ({reason}), before iteration {last}; give a smaller --iter"
     )
-

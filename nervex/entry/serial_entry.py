@@ -1,5 +1,6 @@
 """Trains a policy in one process, from a configuration."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -77,33 +78,30 @@ def serial_pipeline(
     source = as_source(cfg)
     if seed is not None:
         source.data["seed"] = seed
-    if load and not resume:  # kept with the configuration: a run killed before its first checkpoint begins so again
-        source.data["common"] = {**(source.data.get("common") or {}), "load_path": str(Path(load).absolute())}
-    compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
     if not resume:
         RunFolder.check_new(run_dir)
-    folder = _resumed_folder(run_dir) if resume else None
-    before = yaml.safe_load(folder.config_path.read_text(encoding="utf-8")) if folder is not None else None
-    compiled = settle_env_manager(compiled, before)
-    if folder is not None and before is not None and _has_nothing(folder):
-        refuse_other_config(before, compiled.cfg.to_dict(), folder.path)
-        _logger.warning("%s was stopped before its first checkpoint; it begins anew", folder.path)
-        resume = False
-    parts = build_parts(compiled, model, launch=not resume)
-    try:
-        load_path = compiled.cfg.common.load_path or (before or {}).get("common", {}).get("load_path")
-        if not resume and load_path:
-            _load_weights(parts, load_path)
-        folder = folder or RunFolder.create(run_dir, compiled.name, compiled.cfg.seed)
-        with folder:
-            _write_config(compiled, folder)
-            with _metric_log(compiled, folder, sinks, show) as log:
-                run = SerialRun(compiled, parts, folder, log)
-                for hook in hooks:
-                    parts.learner.register_hook(hook)
-                return _run(run, compiled, folder, resume)
-    finally:
-        parts.close()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_resumed_folder(run_dir)) if resume else None
+        before = {} if folder is None else yaml.safe_load(folder.config_path.read_text(encoding="utf-8"))
+        _keep_load_path(source, load or before.get("common", {}).get("load_path"))
+        compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
+        compiled = settle_env_manager(compiled, before)
+        if folder is not None and _has_nothing(folder):
+            refuse_other_config(before, compiled.cfg.to_dict(), folder.path)
+            _logger.warning("%s was stopped before its first checkpoint; it begins anew", folder.path)
+            resume = False
+        parts = build_parts(compiled, model, launch=not resume)
+        stack.callback(parts.close)
+        if compiled.cfg.common.load_path and not resume:
+            _load_weights(parts, compiled.cfg.common.load_path)
+        if folder is None:
+            folder = stack.enter_context(RunFolder.create(run_dir, compiled.name, compiled.cfg.seed))
+        _write_config(compiled, folder)
+        log = stack.enter_context(_metric_log(compiled, folder, sinks, show))
+        run = SerialRun(compiled, parts, folder, log)
+        for hook in hooks:
+            parts.learner.register_hook(hook)
+        return _run(run, compiled, folder, resume)
 
 
 def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
@@ -189,6 +187,13 @@ def _resumed_folder(run_dir: str | Path | None) -> RunFolder:
     folder = RunFolder.open(run_dir)
     folder.lock()
     return folder
+
+
+def _keep_load_path(source: ConfigSource, load: str | Path | None) -> None:
+    """Puts the weights to begin with into the configuration: a run that is stopped before its first checkpoint begins
+    with them again."""
+    if load:
+        source.data["common"] = {**(source.data.get("common") or {}), "load_path": str(Path(load).absolute())}
 
 
 def _has_nothing(folder: RunFolder) -> bool:

@@ -79,16 +79,24 @@ def _difference(path: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     if path not in a or path not in b:
         return f"{path} is in the {'second' if path in b else 'first'} only"
     one, other = a[path], b[path]
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        one, other = one.detach().cpu(), other.detach().cpu()
-        if one.dtype == torch.bfloat16:
-            one, other = one.float(), other.float()
-        one, other = one.numpy(), other.numpy()
-    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+    if not (_is_array(one) and _is_array(other)):
         return f"{path} is {str(one)[:60]}, then {str(other)[:60]}"
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{path} is {one.dtype} {list(one.shape)}, then {other.dtype} {list(other.shape)}"
-    raw = [np.ascontiguousarray(x).view(np.uint8).reshape(one.size, -1) for x in (one, other)]
-    where = np.flatnonzero((raw[0] != raw[1]).any(1))
+    mine, theirs = _rows(one), _rows(other)
+    where = np.flatnonzero((mine != theirs).any(1))
     i = int(where[0])
-    return f"{path}: {len(where):,} of {one.size:,} elements, first [{i}] {one.flat[i]}, then {other.flat[i]}"
+    shown = f"{one.reshape(-1)[i]}, then {other.reshape(-1)[i]}"
+    return f"{path}: {len(where):,} of {len(mine):,} elements, first [{i}] {shown}"
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor | np.ndarray)
+
+
+def _rows(array: Any) -> np.ndarray:
+    """Returns the bytes of each element, [elements, bytes]."""
+    if isinstance(array, Tensor):
+        flat = array.detach().cpu().contiguous().reshape(-1)
+        return flat.view(torch.uint8).numpy().reshape(len(flat), -1)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(array.size, -1)

@@ -48,8 +48,8 @@ def read_tensor_heads(path: Path) -> dict[str, TensorHead]:
             if len(begin) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, status.st_size - _LENGTH_BYTES):
                 refuse_code(path, begin)
                 raise CheckpointError(
-                    f"{path} is no safetensors file, or truncated: of its {status.st_size:,} bytes, {length:,} would be "
-                    f"header (at most {MAX_HEADER_BYTES:,}); use another file"
+                    f"{path} is no safetensors file, or truncated: of its {status.st_size:,} bytes, {length:,} would be"
+                    f" header (at most {MAX_HEADER_BYTES:,}); use another file"
                 )
             text = file.read(length)
         header = json.loads(text, object_pairs_hook=_once)

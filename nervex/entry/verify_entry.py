@@ -1,6 +1,7 @@
 """Shows that runs of a recipe that are killed and resumed equal one that was not, bit for bit."""
 
 import contextlib
+import itertools
 import math
 import os
 import random
@@ -328,6 +329,6 @@ def _accounts(rows: list[dict[str, Any]]) -> list[str]:
         if values != sorted(values):
             problems.append(f"metrics.jsonl goes back in {key}")
     trained = [row["train_iter"] for row in rows if row["kind"] == "train"]
-    if len(trained) != len(set(trained)) or any(b - a != trained[0] for a, b in zip(trained, trained[1:], strict=False)):
+    if len(trained) != len(set(trained)) or any(b - a != trained[0] for a, b in itertools.pairwise(trained)):
         problems.append(f"metrics.jsonl repeats or lacks rows: iterations {trained}")
     return problems
