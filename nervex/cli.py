@@ -1,4 +1,4 @@
-"""The command line: ``nervex train | eval | check | profile | plot | bench | list``.
+"""The command line: ``nervex train | eval | check | verify-resume | inspect | replay | profile | plot | bench | list``.
 
 Modules that need torch are imported by the commands that use them, so that ``--help`` is quick.
 """
@@ -16,6 +16,7 @@ from nervex.utils.errors import ConfigError, NerveXError, RunFolderError
 BAD_INPUT = 2  # exit code of a wrong configuration or command line
 FAILED = 1  # exit code of a run that failed
 INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
+_RUNNING = ("train", "bench", "verify-resume", "replay")  # commands in which a run may fail
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"error: {e}", file=sys.stderr)
-        bad_input = isinstance(e, ConfigError | RunFolderError) or args.command not in ("train", "bench")
+        bad_input = isinstance(e, ConfigError | RunFolderError) or args.command not in _RUNNING
         return BAD_INPUT if bad_input else FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -103,12 +104,43 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("--out", default="plot.png", metavar="FILE.png", help="picture to write (default: plot.png)")
     plot.set_defaults(run=_plot)
 
+    _add_trust(commands, common)
     _add_bench(commands, common)
 
     names = commands.add_parser("list", parents=[common], help="list what there is")
     names.add_argument("what", choices=["policies", "envs", "configs", "plugins"])
     names.set_defaults(run=_list)
     return parser
+
+
+def _add_trust(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Kills a short run at random instants, resumes it, and compares what it leaves with an undisturbed run."
+    verify = commands.add_parser(
+        "verify-resume", parents=[common], help="prove that killed runs resume exactly", description=text
+    )
+    verify.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
+    verify.add_argument("overrides", nargs="*", metavar="key=value")
+    verify.add_argument("--kills", type=int, default=5, metavar="N", help="SIGKILLs (default: 5)")
+    verify.add_argument("--seed", type=int, default=0, metavar="N", help="of the runs and of the instants (default: 0)")
+    verify.add_argument("--steps", type=int, metavar="N", help="env steps of the run (default: about 300 updates)")
+    verify.add_argument("--run-dir", metavar="DIR", help="keep both runs there (default: nothing is kept)")
+    verify.set_defaults(run=_verify_resume)
+
+    text = "Prints what is inside without loading it; nothing in it is executed."
+    inspect = commands.add_parser(
+        "inspect", parents=[common], help="show what a checkpoint or a run holds", description=text
+    )
+    inspect.add_argument("path", metavar="PATH", help="run folder, checkpoint, bad batch or .safetensors file")
+    inspect.set_defaults(run=_inspect)
+
+    text = "Makes a run once more from the checkpoint before an update up to it, and shows that update."
+    replay = commands.add_parser("replay", parents=[common], help="rebuild one update of a run", description=text)
+    replay.add_argument("run_dir", metavar="RUN", help="folder of a run")
+    replay.add_argument("--iter", type=int, metavar="N", help="update to rebuild (default: the first that went wrong)")
+    replay.add_argument(
+        "--out", metavar="DIR", help="write batch, weights before and after, losses and gradients there"
+    )
+    replay.set_defaults(run=_replay)
 
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -204,6 +236,40 @@ def _check(args: argparse.Namespace) -> int:
             print(f"  {line}")
     print("ok")
     return 0
+
+
+def _verify_resume(args: argparse.Namespace) -> int:
+    from nervex.entry.verify_entry import verify_resume
+
+    report = verify_resume(
+        args.config,
+        args.overrides,
+        kills=args.kills,
+        seed=args.seed,
+        steps=args.steps,
+        run_dir=args.run_dir,
+        say=lambda line: print(line, flush=True),
+    )
+    print("\n".join(report.lines()))
+    return 0 if report.passed else FAILED
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from nervex.entry.inspect_entry import inspect_path
+
+    found = inspect_path(args.path)
+    print("\n".join(found.lines))
+    return 0 if found.sound else FAILED
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from nervex.entry.replay_entry import replay_run
+
+    replayed = replay_run(args.run_dir, args.iter, out=args.out)
+    print("\n".join(replayed.lines()))
+    if args.out is not None:
+        print(f"written: {args.out}")
+    return FAILED if replayed.differences else 0
 
 
 def _profile(args: argparse.Namespace) -> int:

@@ -9,6 +9,9 @@ __getattr__, __dir__ = lazy_exports(
         "RunResult": "nervex.entry.run_result",
         "load": "nervex.entry.serve",
         "evaluate_run": "nervex.entry.eval_entry",
+        "verify_resume": "nervex.entry.verify_entry",
+        "inspect_path": "nervex.entry.inspect_entry",
+        "replay_run": "nervex.entry.replay_entry",
         "check_config": "nervex.entry.check_entry",
     },
 )

@@ -1,5 +1,7 @@
 """Trains a policy in one process, from a configuration."""
 
+import contextlib
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +15,14 @@ from nervex.config.source import ConfigSource, read_source
 from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
 from nervex.entry.plot import plot_run
+from nervex.entry.relations import refuse_other_config
 from nervex.entry.run_result import RunResult
 from nervex.entry.serial_parts import SerialParts, build_parts, settle_env_manager
 from nervex.entry.serial_run import SerialRun
 from nervex.entry.serve import SPACES
 from nervex.entry.spaces import to_json
 from nervex.envs.base_env import spec_tree
-from nervex.torch_utils.checkpoint import load_weights
+from nervex.torch_utils.checkpoint import CheckpointManager, load_weights
 from nervex.torch_utils.state_files import save_state
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError, NumericalError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import JsonlSink
@@ -30,6 +33,8 @@ from nervex.worker.monitor.sink import MetricLog, MetricSink
 from nervex.worker.monitor.tensorboard_sink import TensorBoardSink
 
 _logger = logging.getLogger("nervex")
+
+BAD_BATCH = "bad_batch_iteration_"
 
 
 def serial_pipeline(
@@ -73,24 +78,30 @@ def serial_pipeline(
     source = as_source(cfg)
     if seed is not None:
         source.data["seed"] = seed
-    compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
     if not resume:
         RunFolder.check_new(run_dir)
-    folder = _resumed_folder(run_dir) if resume else None
-    before = yaml.safe_load(folder.config_path.read_text(encoding="utf-8")) if folder is not None else None
-    compiled = settle_env_manager(compiled, before)
-    parts = build_parts(compiled, model, launch=not resume)
-    try:
-        if not resume and (load or compiled.cfg.common.load_path):
-            _load_weights(parts, load or compiled.cfg.common.load_path)
-        folder = folder or RunFolder.create(run_dir, compiled.name, compiled.cfg.seed)
-        with folder, _metric_log(compiled, folder, sinks, show) as log:
-            run = SerialRun(compiled, parts, folder, log)
-            for hook in hooks:
-                parts.learner.register_hook(hook)
-            return _run(run, compiled, folder, resume)
-    finally:
-        parts.close()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_resumed_folder(run_dir)) if resume else None
+        before = {} if folder is None else yaml.safe_load(folder.config_path.read_text(encoding="utf-8"))
+        _keep_load_path(source, load or before.get("common", {}).get("load_path"))
+        compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
+        compiled = settle_env_manager(compiled, before)
+        if folder is not None and _has_nothing(folder):
+            refuse_other_config(before, compiled.cfg.to_dict(), folder.path)
+            _logger.warning("%s was stopped before its first checkpoint; it begins anew", folder.path)
+            resume = False
+        parts = build_parts(compiled, model, launch=not resume)
+        stack.callback(parts.close)
+        if compiled.cfg.common.load_path and not resume:
+            _load_weights(parts, compiled.cfg.common.load_path)
+        if folder is None:
+            folder = stack.enter_context(RunFolder.create(run_dir, compiled.name, compiled.cfg.seed))
+        _write_config(compiled, folder)
+        log = stack.enter_context(_metric_log(compiled, folder, sinks, show))
+        run = SerialRun(compiled, parts, folder, log)
+        for hook in hooks:
+            parts.learner.register_hook(hook)
+        return _run(run, compiled, folder, resume)
 
 
 def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
@@ -104,12 +115,11 @@ def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSourc
 
 def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool) -> RunResult:
     if resume:
-        run.load_latest()
+        run.load(run.checkpoints.load_latest())
     else:
         obs, action = spec_tree(compiled.info.obs_space), spec_tree(compiled.info.act_space, is_action=True)
         spaces = json.dumps({"obs": to_json(obs), "action": to_json(action)}, indent=1)
         (folder.path / SPACES).write_text(spaces, encoding="utf-8")
-    folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))  # a resumed run may have new budgets
     try:
         reason = run.run()
     except BaseException as e:
@@ -143,14 +153,23 @@ def _save_after(error: BaseException, run: SerialRun) -> None:
     try:
         run.settle()
         if isinstance(error, NumericalError):
-            path = run.folder.path / f"bad_batch_iteration_{learner.last_iter.val}"
+            path = _free_name(run.folder.path / f"{BAD_BATCH}{learner.last_iter.val}")
             save_state(path, {"batch": learner.last_batch, "seed": run.cfg.seed, "train_iter": learner.last_iter.val})
-            _logger.error("the batch is saved in %s, the weights before in %s", path, run.checkpoints.latest())
+            _logger.error(
+                "the batch is saved in %s, the weights before in %s; the first update that went wrong is rebuilt by: "
+                "nervex replay %s", path, run.checkpoints.latest(), run.folder.path,
+            )  # fmt: skip
         elif not isinstance(error, KeyboardInterrupt):
             run.save(envs=False)
             _logger.error("what was learned is saved; go on with: nervex train --resume --run-dir %s", run.folder.path)
     except (NerveXError, OSError, TypeError) as e:
         _logger.error("saving after the error failed too: %s", e)
+
+
+def _free_name(path: Path) -> Path:
+    """Returns ``path``, numbered where a run that was resumed fails there again."""
+    numbered = (path if number == 1 else path.with_name(f"{path.name}_{number}") for number in itertools.count(1))
+    return next(name for name in numbered if not name.exists())
 
 
 def _load_weights(parts: SerialParts, load: str | Path) -> None:
@@ -169,6 +188,23 @@ def _resumed_folder(run_dir: str | Path | None) -> RunFolder:
     folder = RunFolder.open(run_dir)
     folder.lock()
     return folder
+
+
+def _keep_load_path(source: ConfigSource, load: str | Path | None) -> None:
+    """Puts the weights to begin with into the configuration: a run that is stopped before its first checkpoint begins
+    with them again."""
+    if load:
+        source.data["common"] = {**(source.data.get("common") or {}), "load_path": str(Path(load).absolute())}
+
+
+def _has_nothing(folder: RunFolder) -> bool:
+    """Whether a run was stopped so early that there is no checkpoint, which is written before the first metrics."""
+    metrics = folder.metrics_path
+    return not CheckpointManager(folder.checkpoint_dir).all() and not (metrics.is_file() and metrics.stat().st_size)
+
+
+def _write_config(compiled: CompiledConfig, folder: RunFolder) -> None:
+    folder.write_config(yaml.safe_dump(compiled.cfg.to_dict(), sort_keys=False))  # a resumed run may have new budgets
 
 
 def _metric_log(compiled: CompiledConfig, folder: RunFolder, sinks: Sequence[MetricSink], show: bool) -> MetricLog:

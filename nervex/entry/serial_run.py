@@ -12,7 +12,7 @@ from nervex.entry.compile_config import CompiledConfig
 from nervex.entry.learning import ReplayLearning, RolloutLearning
 from nervex.entry.relations import refuse_other_config
 from nervex.entry.serial_parts import SerialParts, child_seeds
-from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.checkpoint import Checkpoint, CheckpointManager
 from nervex.torch_utils.checkpoint_writer import CheckpointWriter
 from nervex.torch_utils.seeds import load_rng_state, rng_state
 from nervex.utils.errors import CheckpointError, NerveXError, RunFolderError
@@ -33,9 +33,12 @@ class SerialRun:
         parts: what it joins.
         folder: where it writes.
         log: where metrics go.
+        saves: write checkpoints; False for a run that is only looked at.
     """
 
-    def __init__(self, compiled: CompiledConfig, parts: SerialParts, folder: RunFolder, log: MetricLog) -> None:
+    def __init__(
+        self, compiled: CompiledConfig, parts: SerialParts, folder: RunFolder, log: MetricLog, saves: bool = True
+    ) -> None:
         self.cfg = compiled.cfg
         self.parts = parts
         self.folder = folder
@@ -50,6 +53,7 @@ class SerialRun:
         self._wall_before = self._cpu_before = 0.0
         self._start = time.perf_counter()
         self._cpu_start = cpu_s()
+        self._saves = saves
         self._save_wanted = False
         self._interrupted = False
         learning = ReplayLearning if parts.rollout is None else RolloutLearning
@@ -105,12 +109,18 @@ class SerialRun:
             pin: label that protects it, such as ``'best'``.
             envs: include the state of the envs; False after a fault of theirs.
             wait: return when it lies on the disk; False: it is written while the run goes on.
+
+        Raises:
+            NumericalError: a loss or a weight is not finite; the checkpoints before are intact.
         """
         self._save_wanted = False
+        if not self._saves:
+            return
         if not self.folder.config_path.is_file():
             raise RunFolderError(f"run folder {self.folder.path} was removed or emptied while the run wrote to it")
         self.log.flush()
         weights = {k: v.detach() for k, v in self.parts.policy.model.state_dict().items()}
+        self._check_numbers()
         self._writer.save(
             self.parts.learner.last_iter.val, self.state_dict(envs), weights,
             metadata={"env_step": self.parts.actor.env_step}, pin=pin, wait=wait,
@@ -146,13 +156,12 @@ class SerialRun:
             },
         }
 
-    def load_latest(self) -> None:
-        """Goes back to the newest checkpoint of the folder.
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Goes back to a checkpoint.
 
         Raises:
-            CheckpointError: there is none, or it does not fit this configuration.
+            CheckpointError: it does not fit this configuration.
         """
-        checkpoint = self.checkpoints.load_latest()
         state, p = checkpoint.tree, self.parts
         refuse_other_config(state["run"]["config"], self.cfg.to_dict(), self.folder.path)
         try:
@@ -246,6 +255,7 @@ class SerialRun:
 
     def _report(self, averages: dict[str, float]) -> None:
         p = self.parts
+        self._check_numbers()
         wall, step, iteration = self.wall_s, p.actor.env_step, p.learner.last_iter.val
         last_wall, last_step, last_iteration = self._rate_mark
         elapsed = max(wall - last_wall, 1e-9)
@@ -259,6 +269,10 @@ class SerialRun:
                 "time/wall_s": wall,
             },
         )  # fmt: skip
+
+    def _check_numbers(self) -> None:
+        # parameters alone: a network may well keep an infinity in a buffer, such as a mask
+        self.parts.learner.check_numbers(dict(self.parts.policy.model.named_parameters()))
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
         self.log.write(MetricRow(kind, self.parts.actor.env_step, self.parts.learner.last_iter.val, values))

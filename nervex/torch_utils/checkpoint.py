@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,8 +61,8 @@ class CheckpointManager:
 
     A checkpoint is the subdirectory ``iteration_0000001000``; a second one of the same iteration (more env steps,
     same updates) is ``iteration_0000001000_1``. Only after a new one was read back from the disk are others removed:
-    all but the newest ``keep`` sound ones and those under a label, and those of later iterations, which belong to a
-    future that the run has left. One process at a time saves here.
+    all but the newest sound one of each of the last ``keep`` iterations that have one, and those under a label; and
+    those of later iterations, which belong to a future that the run has left. One process at a time saves here.
 
     Args:
         directory: made, with its parents, at the first save.
@@ -149,10 +150,18 @@ class CheckpointManager:
         self._prune(path)
         return path
 
-    def latest(self) -> Path | None:
-        """Returns the newest checkpoint whose files all match their digests; damaged ones are logged once each."""
+    def all(self) -> list[Path]:
+        """Returns all checkpoints, sound or not, oldest first."""
+        return self._newest_first()[::-1]
+
+    def latest(self, before_iter: float = math.inf) -> Path | None:
+        """Returns the newest checkpoint whose files all match their digests; damaged ones are logged once each.
+
+        Args:
+            before_iter: only of those with fewer learner iterations.
+        """
         for path in self._newest_first():
-            if self._is_sound(path):
+            if _order(path)[0] < before_iter and self._is_sound(path):
                 return path
         return None
 
@@ -242,12 +251,14 @@ class CheckpointManager:
             # whichever checkpoint the label protects must not be lost to a damaged label
             self._warn(self.directory, e)
             return
-        kept = 1
+        kept = {_order(newest)[0]}
         for path in self._newest_first():
             if path in wanted:
                 continue
-            if _order(path) < _order(newest) and kept < self.keep:
-                kept += looks_whole(path)  # a damaged one takes no sound one's place, and goes when it is old enough
+            train_iter = _order(path)[0]
+            if _order(path) < _order(newest) and train_iter not in kept and len(kept) < self.keep:
+                if looks_whole(path):  # a damaged one takes no sound one's place, and goes when it is old enough
+                    kept.add(train_iter)
                 continue
             self._discard(path)
 
@@ -325,11 +336,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: ``path`` is missing, damaged, or a file that could run code when loaded.
     """
     path = Path(path)
-    if path.suffix.lower() in _PICKLE_SUFFIXES and not path.is_dir():
-        raise CheckpointError(
-            f"{path} is not loaded: files of the kind '{path.suffix}' can run code when they are opened; convert it "
-            "with safetensors.torch.save_file and give the .safetensors file"
-        )
+    refuse_pickle(path)
     if not path.exists():
         raise CheckpointError(f"there is no {path}; give a .safetensors file, a checkpoint directory or a run folder")
     if path.is_file():
@@ -341,6 +348,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if found is None:
         raise CheckpointError(f"there is no sound checkpoint in {path}; give a .safetensors file or another run folder")
     return load_state_weights(found)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises CheckpointError for a file whose name says that it can run code when it is opened."""
+    if path.suffix.lower() in _PICKLE_SUFFIXES and not path.is_dir():
+        raise CheckpointError(
+            f"{path} is not loaded: files of the kind '{path.suffix}' can run code when they are opened; convert it "
+            "with safetensors.torch.save_file and give the .safetensors file"
+        )
 
 
 def _order(path: Path) -> tuple[int, int]:

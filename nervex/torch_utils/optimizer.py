@@ -304,7 +304,9 @@ class RMSprop(GuardedOptimizer):
         if alpha >= 1:
             raise ConfigError(f"RMSprop: alpha is {alpha}, expected less than 1")
         self._guard = GradGuard(alpha, **guard)
-        super().__init__(params, {**numbers, "centered": centered, "eps_inside": eps_inside})
+        # torch adds the last one whenever a state is loaded; a resumed run is to have what an undisturbed one has
+        options = {"centered": centered, "eps_inside": eps_inside, "differentiable": False}
+        super().__init__(params, {**numbers, **options})
 
     @torch.no_grad()
     def _update(self) -> None:

@@ -23,6 +23,7 @@ from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import compile_config
 from nervex.entry.learning import ReplayLearning
 from nervex.entry.serial_parts import build_parts
+from nervex.entry.serial_run import SerialRun
 from nervex.envs import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo, register_env
 from nervex.policy import DQNPolicy
 from nervex.torch_utils.checkpoint import CheckpointManager
@@ -152,6 +153,36 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     train(tmp_path / "killed", cfg, resume=True)
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
     assert equal_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "before", config(max_env_step=100))
+    weights = tmp_path / "before"
+    train(tmp_path / "whole", load=weights)
+
+    class Killed(BaseException):
+        """Stands for a SIGKILL: nothing is saved after it."""
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SerialRun, "save", die)
+        with pytest.raises(Killed):
+            train(tmp_path / "part", load=weights)
+        with pytest.raises(Killed):
+            train(tmp_path / "part", resume=True)  # twice in a row
+    with pytest.raises(RunFolderError, match=r"learning_rate is 0\.001 there, 0\.1 here"):
+        train(tmp_path / "part", config(policy__learn__learning_rate=0.1), resume=True)
+    train(tmp_path / "part", resume=True)
+    assert "begins anew" in caplog.text
+    assert rows(tmp_path / "whole") == rows(tmp_path / "part")  # also the weights that it began with are the same
+    assert equal_weights(tmp_path / "whole", tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "checkpoints")  # but no run that has got somewhere is begun anew
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        train(tmp_path / "part", resume=True)
 
 
 def test_an_evaluation_is_not_repeated_after_a_kill_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

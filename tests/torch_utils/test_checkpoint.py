@@ -54,7 +54,11 @@ def test_manager_numbers_saves_of_one_iteration(tmp_path):
     saved = [manager.save(7, state(n), weights(n)).name for n in range(12)]
     assert saved[:2] == ["iteration_0000000007", "iteration_0000000007_1"] and saved[-1].endswith("_11")
     assert latest_number(tmp_path) == 11
-    assert names(tmp_path) == [f"iteration_0000000007_{i}" for i in (10, 11, 9)]
+    assert names(tmp_path) == ["iteration_0000000007_11"]  # the newest of an iteration takes the place of the others
+    manager.save(8, state(12), weights(12))
+    manager.save(8, state(13), weights(13))
+    assert names(tmp_path) == ["iteration_0000000007_11", "iteration_0000000008_1"]
+    assert manager.latest(8).name == "iteration_0000000007_11" and manager.latest(7) is None
 
 
 def test_pins_protect_until_the_label_moves(tmp_path):

@@ -1,7 +1,7 @@
 """The training iteration and the hooks around it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,11 @@ import torch
 
 from nervex.config.schema import complete, option
 from nervex.torch_utils.checkpoint import CountVar
+from nervex.torch_utils.finite import nonfinite
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
 from nervex.worker.learner.hooks import POSITIONS, add_learner_hook, build_learner_hook_by_cfg
+
+_ADVICE = "lower policy.learn.learning_rate, clip gradients, or check rewards and the model for NaN"
 
 
 @dataclass
@@ -30,7 +33,11 @@ class LearnerConfig:
 
     log_freq: int = option(500, ge=1, unit="learner iterations", doc="between rows of metrics.jsonl")
     save_freq: int = option(10_000, ge=1, unit="learner iterations", doc="between checkpoints")
-    check_finite_freq: int = option(1, ge=1, unit="learner iterations", doc="between looks at the loss for NaN")
+    check_finite_freq: int | None = option(
+        None, ge=1, unit="learner iterations",
+        doc="between looks at the loss for NaN; null: 1 on a CPU, and on a GPU, which each look makes wait, whenever a "
+        "row of metrics or a checkpoint is due",
+    )  # fmt: skip
     hook: dict[str, HookConfig] = option(
         default_factory=dict, doc="further hooks: {key: {type, position, priority, ext_args}}"
     )
@@ -110,8 +117,7 @@ class BaseLearner:
         index = batch.get("index") if isinstance(batch, dict) else None
         self._priority_info = None if priority is None or index is None else {"index": index, "priority": priority}
         self.last_iter.add(1)
-        if self.last_iter.val % self._cfg["check_finite_freq"] == 0:
-            self._check_finite(output)
+        self._check_loss(output)
         self._accumulate(output)
         self.call_hook("after_iter")
         return output
@@ -133,8 +139,29 @@ class BaseLearner:
         """Returns ``{'learner_step': iterations made}``."""
         return {"learner_step": self.last_iter.val}
 
+    def check_numbers(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Looks for what is not finite in the losses since the last row of metrics and in the weights, which a gradient
+        that is not finite reaches at once.
+
+        Raises:
+            NumericalError: something is; it may have gone wrong in an earlier iteration than this one.
+        """
+        self._refuse("total_loss", self._sum.get("total_loss"))
+        bad = nonfinite(weights)
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise NumericalError(
+                f"weight '{bad[0]}'{more} is not finite at learner iteration {self.last_iter.val}, or since before; "
+                f"{_ADVICE}"
+            )
+
     def take_averages(self) -> dict[str, float]:
-        """Returns the averages of the scalar outputs since the last call, each over the iterations that gave it."""
+        """Returns the averages of the scalar outputs since the last call, each over the iterations that gave it.
+
+        Raises:
+            NumericalError: the loss is NaN or infinite.
+        """
+        self._refuse("total_loss", self._sum.get("total_loss"))
         averages = {k: float(v) / self._summed[k] for k, v in self._sum.items()}
         self._sum, self._summed = {}, {}
         return averages
@@ -168,11 +195,15 @@ class BaseLearner:
                 continue
             self._summed[key] = self._summed.get(key, 0) + 1
 
-    def _check_finite(self, output: dict[str, Any]) -> None:
-        loss = output.get("total_loss")
-        loss = loss.item() if isinstance(loss, torch.Tensor) else loss
-        if loss is not None and not math.isfinite(loss):
-            raise NumericalError(
-                f"total_loss is {loss} at learner iteration {self.last_iter.val}; lower "
-                "policy.learn.learning_rate, clip gradients, or check rewards and the model for NaN"
-            )
+    def _check_loss(self, output: dict[str, Any]) -> None:
+        loss, freq = output.get("total_loss"), self._cfg["check_finite_freq"]
+        if freq is None:
+            on_cpu = not isinstance(loss, torch.Tensor) or loss.device.type == "cpu"
+            freq = 1 if on_cpu else math.inf  # the running sum keeps a NaN until it is looked at
+        if self.last_iter.val % freq == 0:
+            self._refuse("total_loss", loss)
+
+    def _refuse(self, name: str, value: Any) -> None:
+        number = value.item() if isinstance(value, torch.Tensor) else value
+        if number is not None and not math.isfinite(number):
+            raise NumericalError(f"{name} is {number} at learner iteration {self.last_iter.val}; {_ADVICE}")

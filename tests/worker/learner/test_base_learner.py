@@ -162,6 +162,56 @@ def test_the_loss_is_looked_at_every_so_many_iterations():
         learner.train({"x": "nan"})
 
 
+class Remote(torch.Tensor):
+    """A tensor that says it is on a GPU, where a look at its value is a wait for the device, and counts the looks."""
+
+    looks = 0
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+    def detach(self):
+        return self
+
+    def clone(self):
+        return self
+
+    def item(self):
+        Remote.looks += 1
+        return super().item()
+
+
+@pytest.mark.parametrize(("freq", "looks"), [(None, 0), (2, 2)])
+def test_on_a_gpu_the_loss_is_looked_at_when_it_is_shown_or_saved(freq, looks):
+    learner = make_learner(
+        lambda data: {"total_loss": torch.tensor(data["x"]).as_subclass(Remote)}, check_finite_freq=freq, log_freq=10
+    )
+    Remote.looks = 0
+    for _ in range(4):
+        learner.train({"x": 1.0})
+    assert Remote.looks == looks
+    learner.check_numbers({})
+    if freq is None:
+        learner.train({"x": float("nan")})
+        learner.train({"x": 1.0})  # the sum keeps what was wrong
+        with pytest.raises(NumericalError, match="total_loss is nan at learner iteration 6"):
+            learner.check_numbers({})
+        with pytest.raises(NumericalError, match="total_loss is nan"):
+            learner.take_averages()
+
+
+def test_weights_that_are_not_finite_are_named():
+    learner = make_learner()
+    sound = {"a": torch.ones(2), "index": torch.tensor([1]), "empty": torch.zeros(0)}
+    learner.check_numbers(sound)
+    with pytest.raises(NumericalError, match=r"weight 'b' is not finite at learner iteration 0"):
+        learner.check_numbers({**sound, "b": torch.tensor([1.0, float("-inf")])})
+    bad = {name: torch.tensor([float("nan")]) for name in "bcd"}
+    with pytest.raises(NumericalError, match=r"weight 'b' and 2 more is not finite"):
+        learner.check_numbers({**sound, **bad})
+
+
 def test_a_restored_learner_goes_on(tmp_path):
     learner = make_learner(
         lambda data: {"actor_loss": 2.0} if data["x"] == 1 else {}, hook=hooks_of(mine=("after_iter", 5))
