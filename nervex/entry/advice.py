@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import os
 import statistics
 import time
@@ -22,6 +23,7 @@ from nervex.worker.actor.env_manager.registry import create_env_manager
 
 _TRY_S = 0.4  # of steps with a manager after its launch, or of updates with a number of threads
 _UPDATES = 3  # timed at most
+_HOPELESS = 10  # times slower in its first update: a number of threads that is tried no further
 _GAIN = 1.1  # so much faster must be what is recommended over what is configured
 
 
@@ -98,8 +100,9 @@ def thread_advice(train: Callable[[], Any], param_num: int, batch_size: int) -> 
     try:
         for number in numbers:
             torch.set_num_threads(number)
-            train()
-            taken[str(number)] = _median_seconds(train)
+            first = _median_seconds(train, 1)  # warms up
+            hopeless = first > _HOPELESS * min(taken.values(), default=math.inf)
+            taken[str(number)] = first if hopeless else _median_seconds(train, _UPDATES)
     finally:
         torch.set_num_threads(configured)
     best = min(taken, key=lambda n: taken[n])
@@ -111,9 +114,9 @@ def thread_advice(train: Callable[[], Any], param_num: int, batch_size: int) -> 
     )
 
 
-def _median_seconds(function: Callable[[], Any]) -> float:
+def _median_seconds(function: Callable[[], Any], most: int) -> float:
     taken: list[float] = []
-    while len(taken) < _UPDATES and sum(taken) < _TRY_S:
+    while len(taken) < most and sum(taken) < _TRY_S:
         begin = time.perf_counter()
         function()
         taken.append(time.perf_counter() - begin)
