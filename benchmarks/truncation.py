@@ -183,7 +183,9 @@ def configuration(policy: str, convention: str, end: str) -> dict[str, Any]:
     keys, updates = POLICIES[policy]
     learn = {"batch_size": 32, "learning_rate": 0.01, **keys.get("learn", {})}
     learn["algo"] = {**learn.get("algo", {}), "discount_factor": GAMMA}
-    if policy not in _ON_POLICY:
+    if policy in _ON_POLICY:
+        learn["lr_schedule"] = {"type": "linear"}
+    else:
         learn["train_step"] = 8
     kind = "base" if convention == "single env" else "vector"
     return {

@@ -1,4 +1,4 @@
-"""Rows of Stable-Baselines3 for ``benchmarks/truncation.py``, run by the interpreter that has it: a line of JSON each."""
+"""Rows of Stable-Baselines3 for ``benchmarks/truncation.py``, for the interpreter that has it: a line of JSON each."""
 
 import json
 from typing import Any
@@ -45,13 +45,13 @@ def learned(kind: str, end: str) -> list[float]:
     if kind == "dqn":
         model: Any = DQN("MlpPolicy", Ring(end), gamma=GAMMA, learning_rate=0.01, buffer_size=4000, learning_starts=64,
                          train_freq=4, target_update_interval=40, seed=0, policy_kwargs=net, device="cpu")  # fmt: skip
-        model.learn(2000)
+        model.learn(6000)
         with torch.no_grad():
             value = model.q_net(obs).max(-1).values
     else:
         model = PPO("MlpPolicy", Ring(end), gamma=GAMMA, learning_rate=0.01, n_steps=64, batch_size=32, n_epochs=4,
                     seed=0, policy_kwargs=net, device="cpu")  # fmt: skip
-        model.learn(4000)
+        model.learn(8000)
         with torch.no_grad():
             value = model.policy.predict_values(obs)[:, 0]
     return value.double().tolist()
