@@ -222,6 +222,9 @@ def values(name: str, policy: Any) -> np.ndarray:
     """Returns what a policy holds for the value of each state, [4]; that of its own action where it has a Q."""
     obs = torch.eye(STATES)
     with torch.no_grad():
+        if name == "r2d2":  # has a memory: state 0 begins an episode, and 1, 2 and 3 are one
+            lanes = [policy.eval_mode.forward([min(s, 1)], {"obs": obs[s : s + 1]})["logit"] for s in range(STATES)]
+            return value_inv_transform(torch.cat(lanes)).max(-1).values.double().numpy()
         output = policy.eval_mode.forward(np.arange(STATES), {"obs": obs})
         if name in _CONTINUOUS:
             q_value = policy.model({"obs": obs, "action": output["action"]}, mode="compute_q")["q_value"]
@@ -229,8 +232,7 @@ def values(name: str, policy: Any) -> np.ndarray:
         elif name in _ON_POLICY:
             found = output["value"]
         else:
-            logit = output["logit"]
-            found = (value_inv_transform(logit) if name == "r2d2" else logit).max(-1).values
+            found = output["logit"].max(-1).values
     return found.reshape(STATES).double().numpy()
 
 
