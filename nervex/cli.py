@@ -227,15 +227,15 @@ def _eval(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from nervex.config.source import apply_overrides, read_source
     from nervex.entry.catalog import find_config
-    from nervex.entry.check_entry import check_config
+    from nervex.entry.check_entry import CheckReport, check_config
 
-    report = check_config(apply_overrides(read_source(find_config(args.config)), args.overrides))
-    for title, lines in (("plan", report.plan), ("tried", report.done), ("memory", report.size)):
-        print(title)
-        for line in lines:
-            print(f"  {line}")
-    print("ok")
-    return 0
+    report = CheckReport()
+    try:
+        check_config(apply_overrides(read_source(find_config(args.config)), args.overrides), report)
+    finally:
+        print(*report.lines(), sep="\n", flush=True)
+    print("ok" if not report.error_num else f"{report.error_num} error(s) in the env")
+    return BAD_INPUT if report.error_num else 0
 
 
 def _verify_resume(args: argparse.Namespace) -> int:

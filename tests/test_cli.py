@@ -63,6 +63,25 @@ def test_check_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_says_what_is_wrong_with_an_env_and_exits_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "doctor_cases.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Noisy(CartPoleEnv):\n"
+        "    def step(self, action):\n"
+        "        obs, _, *rest = super().step(action)\n"
+        "        return obs, gymnasium.utils.seeding.np_random()[0].random(), *rest\n"
+        "gymnasium.register('Noisy-v0', Noisy, max_episode_steps=20)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    check = ["check", "cartpole_dqn", "env.env_type=gymnasium", "env.env_id=doctor_cases:Noisy-v0"]
+    assert main(check) == 2
+    out = capsys.readouterr().out
+    assert "error   the same seed and actions give other episodes" in out and out.endswith("1 error(s) in the env\n")
+    assert "threads   " in out and "manager   " in out and "replay 50,000 rows" in out
+
+
 @pytest.mark.parametrize(
     ("what", "expected"),
     [("policies", "dqn"), ("envs", "gymnasium"), ("envs", "cartpole"), ("configs", "cartpole_dqn"),

@@ -10,10 +10,13 @@ from nervex.config.source import ConfigSource, apply_overrides
 from nervex.data.columns import to_plain
 from nervex.data.lanes import LaneBlock
 from nervex.data.memory import human_bytes
+from nervex.entry.advice import manager_advice, thread_advice
 from nervex.entry.compile_config import CompiledConfig, compile_config
 from nervex.entry.learning import RolloutLearning
 from nervex.entry.serial_parts import SerialParts, build_parts
 from nervex.envs.base_env import BaseEnvTimestep
+from nervex.envs.doctor.check import examine_env
+from nervex.envs.doctor.trial import Limits
 from nervex.utils.errors import ConfigError, SpecError
 from nervex.utils.tree import tree_leaves, tree_map
 from nervex.worker.actor.rollout import Block
@@ -23,33 +26,69 @@ from nervex.worker.actor.rollout import Block
 class CheckReport:
     """Lines to show, by heading."""
 
+    env: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
-    size: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    size: list[str] = field(default_factory=list)
+    speed: list[str] = field(default_factory=list)
+    error_num: int = 0  # errors among the findings on the env
+
+    def lines(self) -> list[str]:
+        """Returns all that there is to show."""
+        titles = {"env": self.env, "plan": self.plan, "tried": self.done, "memory": self.size, "fastest": self.speed}
+        return [line for title, lines in titles.items() if lines for line in (title, *(f"  {text}" for text in lines))]
 
 
-def check_config(source: ConfigSource) -> CheckReport:
-    """Returns what a run of this configuration would do, after a few steps of every mode; nothing is written.
+def check_config(
+    source: ConfigSource, report: CheckReport | None = None, limits: Limits | None = None, speed: bool = True
+) -> CheckReport:
+    """Returns what a run of this configuration would do, after an examination of the env and a few steps of every
+    mode; nothing is written.
+
+    Args:
+        source: the configuration.
+        report: to be filled in, so that it holds what was found before an error.
+        limits: of the examination of the env.
+        speed: measure which env manager and how many threads are fastest.
 
     Raises:
         ConfigError, SpecError, EnvFault: the first problem, in one sentence.
     """
+    report = CheckReport() if report is None else report
     compiled = compile_config(source)
     if compiled.cfg.policy.learn.get(
         "compile", False
     ):  # takes longer than all of the check, and is no error if it fails
         compiled = compile_config(apply_overrides(source, ["policy.learn.compile=false"]))
+    diagnosis = examine_env(compiled.env_fn, compiled.actor_env_cfg[0], limits)
+    report.error_num = diagnosis.error_num
+    report.env += [*diagnosis.summary, *map(str, diagnosis.findings)]
     parts = build_parts(compiled)
-    report = CheckReport()
     try:
         _plan(compiled, parts, report)
         _collect(compiled, parts, report)
         _learn(compiled, parts, report)
         _evaluate(parts, report)
         _sizes(parts, report)
+        if speed:
+            _speed(compiled, parts, report)
     finally:
         parts.close()
     return report
+
+
+def _speed(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
+    size = compiled.cfg.policy.learn.batch_size
+    rollout = parts.rollout
+
+    def batch() -> Any:
+        return parts.replay.sample(size) if rollout is None else next(rollout.batches(size, 1, 1))
+
+    kind = compiled.cfg.env.get("env_manager_type", "base")
+    report.speed.append(f"manager   {manager_advice(compiled.env_fn, compiled.actor_env_cfg, kind)}")
+    parameters = sum(p.numel() for p in parts.policy.model.parameters())
+    threads = thread_advice(lambda: parts.learner.train(batch()), parameters, size)
+    report.speed.append(f"threads   {threads}")
 
 
 def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:

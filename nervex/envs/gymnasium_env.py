@@ -99,6 +99,11 @@ class GymnasiumEnv(BaseEnv):
         """Whether the agent acts in [-1, 1] where a Box action is bounded."""
         return bool(self._cfg["scale_action"])
 
+    @property
+    def simulator(self) -> gymnasium.Env:
+        """Gymnasium's env with its wrappers; made where it has not been yet."""
+        return self._made()
+
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Starts an episode and returns its first observation.
 

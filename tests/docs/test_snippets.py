@@ -30,6 +30,7 @@ from nervex.config.source import ConfigSource, read_source
 from nervex.entry import check_entry, serial_entry
 from nervex.entry.compile_config import compile_config
 from nervex.entry.sections import EnvConfig, MainConfig
+from nervex.envs import Limits
 from nervex.envs.registry import ENV_REGISTRY
 from nervex.policy.base_policy import POLICY_REGISTRY
 from nervex.utils.import_helper import import_names
@@ -169,10 +170,10 @@ def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], Confi
     return short
 
 
-def shrunk(check_config: Callable[[ConfigSource], Any]) -> Callable[[ConfigSource], Any]:
-    def small(source: ConfigSource) -> Any:
+def shrunk(check_config: Callable[..., Any]) -> Callable[..., Any]:
+    def small(source: ConfigSource, *rest: Any) -> Any:
         shrink_slow(source.data)
-        return check_config(source)
+        return check_config(source, *rest, limits=Limits(time_s=1.0, step=500), speed=False)
 
     return small
 

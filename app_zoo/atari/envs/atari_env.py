@@ -103,7 +103,7 @@ class AtariEnv(BaseEnv):
         return AtariVector(games, game, cfg, len(cfgs))
 
     def reset(self) -> np.ndarray:
-        """Begins a game, or goes on with it after a lost life; returns its observation, valid until the next call."""
+        """Begins a game, or goes on with it after a lost life; returns its observation."""
         vector = self._vector
         seed = np.array([np.random.SeedSequence().generate_state(1)[0] if self._seed is None else self._seed])
         if vector is None:
@@ -119,10 +119,10 @@ class AtariEnv(BaseEnv):
         else:
             vector.reset(seed, self._obs)
         self._seed = None
-        return self._obs[0]
+        return self._obs[0].copy()
 
     def step(self, action: Any) -> BaseEnvTimestep:
-        """Applies ``action`` for ``frame_skip`` frames; the observation is valid until the next call.
+        """Applies ``action`` for ``frame_skip`` frames.
 
         Raises:
             EnvFault: no game has begun.
@@ -134,7 +134,7 @@ class AtariEnv(BaseEnv):
         info = step.info.get(0)
         done = info is not None
         return BaseEnvTimestep(
-            self._obs[0], float(step.reward[0]), done, info or {"terminated": False, "truncated": False}
+            self._obs[0].copy(), float(step.reward[0]), done, info or {"terminated": False, "truncated": False}
         )
 
     def seed(self, seed: int) -> None:
