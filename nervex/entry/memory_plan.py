@@ -96,9 +96,8 @@ def plan_memory(parts: SerialParts, limit: int | None) -> RunMemory:
     if limit is not None and size > limit:
         larger = "replay_buffer.meta_maxlen smaller" if (store or 0) > model else "the network smaller"
         raise ConfigError(
-            f"memory_limit is {human_bytes(limit)}, and this run would take {human_bytes(size)}: model "
-            f"{human_bytes(model)}, {'replay' if parts.rollout is None else 'rollouts'} {human_bytes(store or 0)}; make "
-            f"{larger}, or memory_limit larger"
+            f"memory_limit is {human_bytes(limit)}, and this run would take {human_bytes(size)} (model "
+            f"{human_bytes(model)}, data {human_bytes(store or 0)}); make {larger}, or memory_limit larger"
         )
     return memory
 
@@ -114,7 +113,7 @@ def _model_bytes(parts: SerialParts) -> int:
 def _store_bytes(parts: SerialParts, block: Columns) -> tuple[int | None, list[str]]:
     if parts.rollout is not None:
         row = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(block))
-        length = parts.actor.traj_len
+        length = parts.actor.block_len
         if length == float("inf"):
             return None, ["rollout   as long as the episodes are"]
         size = 2 * row * int(length)  # as they are written, and as they are learned from

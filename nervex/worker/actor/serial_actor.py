@@ -76,6 +76,11 @@ class BaseSerialActor:
         self._episode_id = np.full(env.lane_num, -1, dtype=np.int64)
         self._forget()
 
+    @property
+    def block_len(self) -> float:
+        """Rows after which a lane's block is handed on; ``inf``: at the ends of episodes."""
+        return self._rollout.traj_len
+
     def reset(self) -> None:
         """Begins new episodes; unfinished rows and the policy's state are forgotten."""
         self._env.reset()

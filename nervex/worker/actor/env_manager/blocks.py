@@ -64,6 +64,13 @@ def tree_leaves(tree: Any) -> list[Any]:
     return [tree]
 
 
+def same_tree(a: Any, b: Any) -> bool:
+    """Returns whether two nested dicts of arrays are the same."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same_tree(a[k], b[k]) for k in a)
+    return np.array_equal(a, b)
+
+
 class _Carver:
     """Cuts aligned arrays out of one buffer, or only counts the bytes when there is none."""
 

@@ -3,7 +3,8 @@
 import copy
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from nervex.envs.base_env import BaseEnvInfo, spec_tree
 from nervex.utils.errors import CheckpointError, ConfigError, EnvFault, SpecError
 from nervex.worker.actor.env_manager.action_writer import ActionWriter
-from nervex.worker.actor.env_manager.blocks import Blocks, ReadyBlock, StepBlock
+from nervex.worker.actor.env_manager.blocks import Blocks, ReadyBlock, StepBlock, same_tree
 from nervex.worker.actor.env_manager.deliverer import Deliverer
 from nervex.worker.actor.env_manager.dict_view import DictView
 from nervex.worker.actor.env_manager.fault_budget import FaultBudget
@@ -162,7 +163,7 @@ class EnvManager(ABC):
             raise ConfigError(f"got the seeds {seeds}, expected {self.env_num} numbers that are not negative")
         self._seeds = seeds
         if self._launched:
-            with _ClosingAtFault(self):
+            with self._closing_at_fault():
                 self._set_seeds(seeds)
 
     def ready_block(self) -> ReadyBlock:
@@ -213,7 +214,7 @@ class EnvManager(ABC):
         ``step_block``.
         """
         self._require_launched()
-        with _ClosingAtFault(self):
+        with self._closing_at_fault():
             states = self._env_states()
         ready = self._deliverer.ready_mask
         lanes = [
@@ -233,7 +234,7 @@ class EnvManager(ABC):
         self._seeds = [int(lane["seed"]) for lane in lanes]
         if not self._launched:
             self._open()
-        with _ClosingAtFault(self):
+        with self._closing_at_fault():
             slot = self._deliverer.begin(self._all_lanes, True)
             states = [{k: v for k, v in lane.items() if k != "obs"} for lane in lanes]
             results = self._load_env_states(states, slot)
@@ -242,7 +243,7 @@ class EnvManager(ABC):
                     if lanes[i]["delivered"]:
                         self._deliverer.set_obs(i, lanes[i]["obs"])
                     continue
-                if not exact or not _same(self._deliverer.obs_of(i), lanes[i]["obs"]):
+                if not exact or not same_tree(self._deliverer.obs_of(i), lanes[i]["obs"]):
                     raise CheckpointError(
                         f"env {i} does not come back to its saved state when episode {lanes[i]['episode']} is replayed "
                         "from its seed; something in the env is not fixed by seed()"
@@ -272,7 +273,7 @@ class EnvManager(ABC):
         """
         self._require_launched()
         params = dict(reset_param if isinstance(reset_param, Mapping) else enumerate(reset_param or ()))
-        with _ClosingAtFault(self):
+        with self._closing_at_fault():
             slot = self._deliverer.begin(self._all_lanes, True)
             self._reset_all(slot, params)
             while True:
@@ -378,7 +379,7 @@ class EnvManager(ABC):
             self._seeds = [secrets.randbits(32) + i for i in range(self.env_num)]
         obs_spec, action_spec = self.obs_spec, self.action_spec
         self._launched = True
-        with _ClosingAtFault(self):
+        with self._closing_at_fault():
             self._blocks = self._start(lambda memory: Blocks(obs_spec, action_spec, self.env_num, memory), self._seeds)
             self._deliverer = Deliverer(self._blocks, self._all_lanes)
             self._action_writer = ActionWriter(self._blocks)
@@ -388,6 +389,14 @@ class EnvManager(ABC):
             self._launched = self._mends = False
             self._closed_by = why
             self._stop(in_peace)
+
+    @contextmanager
+    def _closing_at_fault(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as e:
+            self._close_after(e)
+            raise
 
     def _close_after(self, error: BaseException) -> None:
         """Some envs have moved on and others have not."""
@@ -403,25 +412,3 @@ class EnvManager(ABC):
         if lanes.ndim != 1 or len(set(listed)) != len(listed) or any(not 0 <= i < self.env_num for i in listed):
             raise SpecError(f"got the lanes {listed}, expected each at most once, from 0 to {self.env_num - 1}")
         return lanes
-
-
-class _ClosingAtFault:
-    """Closes the manager when the block inside raises."""
-
-    __slots__ = ("_manager",)
-
-    def __init__(self, manager: EnvManager) -> None:
-        self._manager = manager
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._manager._close_after(error)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return isinstance(b, Mapping) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    return np.array_equal(a, b)
