@@ -13,6 +13,7 @@ from nervex.data.memory import human_bytes
 from nervex.entry.advice import manager_advice, thread_advice
 from nervex.entry.compile_config import CompiledConfig, compile_config
 from nervex.entry.learning import RolloutLearning
+from nervex.entry.memory_plan import dry_row, plan_memory
 from nervex.entry.serial_parts import SerialParts, build_parts
 from nervex.envs.base_env import BaseEnvTimestep
 from nervex.envs.doctor.check import examine_env
@@ -69,7 +70,7 @@ def check_config(
         _collect(compiled, parts, report)
         _learn(compiled, parts, report)
         _evaluate(parts, report)
-        _sizes(parts, report)
+        _sizes(compiled, parts, report)
         if speed:
             _speed(compiled, parts, report)
     finally:
@@ -152,24 +153,13 @@ def _collect(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) 
 
 def _elementwise(parts: SerialParts) -> None:
     """``_process_transition`` must treat lanes independently: one call on a block equals calls row by row."""
-    env, policy = parts.actor.env, parts.policy.collect_mode
-    ready = env.ready_block()
-    obs: Any = tree_map(torch.from_numpy, tree_map(np.copy, ready.obs))
-    parts.command.step()
-    with torch.inference_mode():
-        lane_id, data = policy.data_preprocess(LaneBlock(ready.lane_id, obs))
-        output = policy.forward(lane_id, data)
-        if not isinstance(output, dict) or "action" not in output:
-            raise SpecError(f"_forward_collect returned {type(output).__name__}; expected a dict with the key 'action'")
-    rows = len(ready.lane_id)
-    flags = torch.zeros(rows, dtype=torch.bool)
-    timestep = BaseEnvTimestep(obs, torch.arange(rows, dtype=torch.float32), flags, {"terminated": flags})
-    whole = to_plain(policy.process_transition(obs, output, timestep))
+    policy, dry = parts.policy.collect_mode, dry_row(parts)
+    flags, rows = dry.timestep.done, len(dry.timestep.done)
     for row in range(rows):
-        picked: Any = tree_map(lambda x: x[row : row + 1], (obs, output, timestep.reward, flags))  # noqa: B023
-        part = BaseEnvTimestep(picked[0], picked[2], picked[3], {"terminated": picked[3]})
+        picked: Any = tree_map(lambda x: x[row : row + 1], (dry.obs, dry.output, dry.timestep.reward, flags))  # noqa: B023
+        part = BaseEnvTimestep(picked[0], picked[2], picked[3], {"terminated": picked[3], "truncated": picked[3]})
         single = to_plain(policy.process_transition(picked[0], picked[1], part))
-        expected = tree_map(lambda x: x[row : row + 1], whole)  # noqa: B023
+        expected = tree_map(lambda x: x[row : row + 1], dry.row)  # noqa: B023
         same = tree_map(lambda a, b: torch.equal(torch.as_tensor(a), torch.as_tensor(b)), single, expected)
         if not all(tree_leaves(same)):
             raise SpecError(
@@ -203,12 +193,15 @@ def _evaluate(parts: SerialParts, report: CheckReport) -> None:
     report.done.append("evaluate  5 steps")
 
 
-def _sizes(parts: SerialParts, report: CheckReport) -> None:
-    weights = sum(t.numel() * t.element_size() for t in parts.policy.model.state_dict().values())
+def _sizes(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
+    memory = plan_memory(parts, compiled.cfg.memory_limit)
+    report.size += memory.lines
+    if memory.store is not None:
+        return
     if parts.rollout is not None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(parts.rollout.blocks))
-        report.size += [f"model     {human_bytes(weights)}", f"rollout   {human_bytes(size)}"]
+        report.size.append(f"the rollout that was tried {human_bytes(size)}")
         return
     table = parts.replay.storage.table
     assert table is not None, "rows were collected"
-    report.size += [f"model     {human_bytes(weights)}", *table.plan.text().split("\n")]
+    report.size += table.plan.text().split("\n")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from nervex.data.memory import human_bytes
 from nervex.torch_utils.checkpoint import CHECKPOINTS, CheckpointManager, refuse_pickle
-from nervex.torch_utils.state_files import MANIFEST, STATE, read_manifest, verify_state
+from nervex.torch_utils.state_files import MANIFEST, STATE, STATE_TENSORS, WEIGHTS, read_manifest, verify_state
 from nervex.torch_utils.tensor_header import TensorHead, check_name, read_tensor_heads, refuse_code
 from nervex.utils.errors import CheckpointError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import read_metrics
@@ -72,14 +72,16 @@ def _state(path: Path) -> list[str]:
               for name in sorted(records)]  # fmt: skip
     lines += [f"  {_shown(key)}: {_shown(value)}" for key, value in sorted(manifest["metadata"].items())]
     heads = {name: read_tensor_heads(path / name) for name in sorted(records) if name.endswith(_TENSORS)}
+    weights = heads.pop(WEIGHTS, None)
+    state = {name: head for held in heads.values() for name, head in held.items()}  # with parts in files of their own
     try:
-        tree = list(_tree(json.loads((path / STATE).read_bytes()), heads[f"state{_TENSORS}"], 1))
+        tree = list(_tree(json.loads((path / STATE).read_bytes()), state, 1))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise CheckpointError(f"{path / STATE} is no state of a checkpoint: {e}; use another checkpoint") from e
-    for name, held in heads.items():
-        if not name.startswith("state"):
-            lines += [f"{name}: {_sum(held)}", *_tensor_lines(held)]
-    return [*lines, f"{STATE} with state{_TENSORS}: {_sum(heads[f'state{_TENSORS}'])}", *tree]
+    if weights is not None:
+        lines += [f"{WEIGHTS}: {_sum(weights)}", *_tensor_lines(weights)]
+    more = f" and {len(heads) - 1} parts" if len(heads) > 1 else ""
+    return [*lines, f"{STATE} with {STATE_TENSORS}{more}: {_sum(state)}", *tree]
 
 
 def _refuse_foreign(path: Path, known: set[str]) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from nervex.data.window import ItemWindow
 from nervex.entry.serial_parts import SerialParts
 from nervex.utils.errors import ConfigError
 from nervex.worker.actor.rollout import Block
@@ -25,7 +26,7 @@ class ReplayLearning:
         self._cfg = cfg
         self._parts = parts
         self._batch_size: int = cfg.policy.learn.batch_size
-        self._planned = False
+        self._planned = not isinstance(parts.replay.window, ItemWindow)
 
     def prepare(self, size: int, must_stop: Stop) -> bool:
         """Collects ``size`` transitions with random actions before learning begins; False when it was stopped."""
@@ -60,7 +61,7 @@ class ReplayLearning:
     def push(self, block: Block) -> None:
         """Stores what the actor hands on."""
         self._parts.policy.observe(block.traj.columns)
-        if not self._planned:
+        if not self._planned:  # items of the policy's own making: before them nobody knows their size
             self._planned = True
             _logger.info(self._parts.replay.plan_memory(block.traj.columns).text().split("\n")[0])
         self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap, block.cut)

@@ -25,17 +25,14 @@ class RunMemory(NamedTuple):
     Attributes:
         model: weights, target network, gradients and optimizer.
         store: replay, or rollouts on their way to the learner; None: known only once items are made.
-        lines: for people; the first one is the sum.
+        text: of the two, and their sum.
+        lines: for people; every column of a replay.
     """
 
     model: int
     store: int | None
+    text: str
     lines: list[str]
-
-    @property
-    def total(self) -> int:
-        """Bytes in all."""
-        return self.model + (self.store or 0)
 
 
 class DryRow(NamedTuple):
@@ -83,16 +80,17 @@ def plan_memory(parts: SerialParts, limit: int | None) -> RunMemory:
     """
     streams = rng_state()
     try:
-        row = dry_row(parts).row
+        dry = dry_row(parts)
     finally:
         load_rng_state(streams)
-    reserved = {name: np.zeros(parts.actor.env.lane_num, dtype) for name, dtype in RESERVED.items()}
-    block: Columns = tree_map(lambda x: torch.as_tensor(x)[None], {**row, **reserved})  # [1, b, ...]
+    reserved = {name: np.zeros(len(dry.timestep.reward), dtype) for name, dtype in RESERVED.items()}
+    block: Columns = tree_map(lambda x: torch.as_tensor(x)[None], {**dry.row, **reserved})  # [1, b, ...]
     model = _model_bytes(parts)
     store, lines = _store_bytes(parts, block)
     size = model + (store or 0)
-    head = f"memory    {human_bytes(size)} in all{'' if limit is None else f' (memory_limit {human_bytes(limit)})'}"
-    memory = RunMemory(model, store, [head, f"model     {human_bytes(model)} with gradients and optimizer", *lines])
+    budget = "" if limit is None else f" (memory_limit {human_bytes(limit)})"
+    text = f"memory: model {human_bytes(model)} with gradients and optimizer, {lines[0]}{budget}"
+    memory = RunMemory(model, store, text, [f"model {human_bytes(model)} with gradients and optimizer", *lines])
     if limit is not None and size > limit:
         larger = "replay_buffer.meta_maxlen smaller" if (store or 0) > model else "the network smaller"
         raise ConfigError(
@@ -115,11 +113,11 @@ def _store_bytes(parts: SerialParts, block: Columns) -> tuple[int | None, list[s
         row = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(block))
         length = parts.actor.block_len
         if length == float("inf"):
-            return None, ["rollout   as long as the episodes are"]
-        size = 2 * row * int(length)  # as they are written, and as they are learned from
-        return size, [f"rollout   {human_bytes(size)}"]
+            return None, ["rollouts as long as the episodes are"]
+        size = 2 * row * int(length)  # of all lanes: as they are written, and as they are learned from
+        return size, [f"rollouts {human_bytes(size)}"]
     if isinstance(parts.replay.window, ItemWindow):
-        return None, ["replay    known with the first items that the policy makes"]
+        return None, ["a replay whose size is known with the first items"]
     plan = parts.replay.plan_memory(block)
     plan.check()
     return plan.memory_bytes, plan.text().split("\n")

@@ -24,7 +24,7 @@ _ONE_HOME = (
 
 #: keys that a resumed run may have other values of: they decide when it ends and what it shows
 _FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop", "learner/log_freq",
-              "torch_threads")  # fmt: skip
+              "memory_limit", "torch_threads")  # fmt: skip
 
 
 def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Any) -> None:

@@ -54,7 +54,10 @@ class MainConfig:
     max_train_iter: IntOrInf = option(float("inf"), unit="learner iterations", doc="budget")
     max_wall_s: float = option(float("inf"), gt=0, unit="s", doc="budget")
     memory_limit: int | None = option(
-        None, ge=1, unit="bytes", doc="that model and replay or rollouts may take; a run that would take more is refused"
+        None,
+        ge=1,
+        unit="bytes",
+        doc="that model and replay or rollouts may take; a run that would take more is refused",
     )
     seed: int = option(0, ge=0, le=2**32 - 1, doc="of everything that is random; --seed goes before it")
     torch_threads: int | None = option(None, ge=1, doc="threads of PyTorch; chosen by the model's size unless given")

@@ -14,6 +14,7 @@ import yaml
 from nervex.config.source import ConfigSource, read_source
 from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
+from nervex.entry.memory_plan import plan_memory
 from nervex.entry.plot import plot_run
 from nervex.entry.relations import refuse_other_config
 from nervex.entry.run_result import RunResult
@@ -94,6 +95,8 @@ def serial_pipeline(
         stack.callback(parts.close)
         if compiled.cfg.common.load_path and not resume:
             _load_weights(parts, compiled.cfg.common.load_path)
+        if not resume:
+            _logger.info(plan_memory(parts, compiled.cfg.memory_limit).text)
         if folder is None:
             folder = stack.enter_context(RunFolder.create(run_dir, compiled.name, compiled.cfg.seed))
         _write_config(compiled, folder)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +18,7 @@ from nervex import cli
 from nervex.entry.inspect_entry import inspect_path
 from nervex.torch_utils import state_tree, tensor_file
 from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.segment import Segment
 from nervex.torch_utils.state_files import MANIFEST, STATE, save_state, seal, unseal
 from nervex.utils.errors import CheckpointError
 from nervex.worker.monitor.run_folder import RunFolder
@@ -177,3 +179,12 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=message):
             inspect_path(tmp_path / name)
+
+
+def test_parts_in_files_of_their_own_are_shown_with_the_state(tmp_path):
+    tree = {"rows": [Segment("rows-0", "a-1", lambda: {"x": np.zeros((7, 3), np.float32)})], "n": 4}
+    path = CheckpointManager(tmp_path).save(1, tree, {"w": torch.zeros(2)})
+    lines = inspect_path(path).lines
+    assert any("part_rows-0.safetensors" in line for line in lines)
+    assert any(line.strip() == "x: array F32 [7, 3]" for line in lines)
+    assert any("and 1 parts: 1 tensors, 84 B" in line for line in lines)
