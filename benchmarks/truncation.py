@@ -5,6 +5,9 @@ state 0 or 1 and is cut after three steps (``truncated``), so that state 3 is se
 
     V(s) = s + γ·V((s + 1) mod 4)
 
+For R2D2, whose network has a memory, episodes are cut after one step or more, three on average: it would otherwise know
+by its history that it stands at the limit, where no policy with a memory ever learns a value.
+
 Its twin ends (``terminated``) at state 0, so that V(s) is the sum of what is left. A library that takes a time limit
 for the end of the task, or the first observation of the next episode for the last one of this, learns other numbers.
 
@@ -50,27 +53,29 @@ def expected(end: str) -> np.ndarray:
 
 
 class Ring(gymnasium.Env):
-    """One ring; ``box`` makes the action, which has no effect, a number in [-1, 1]."""
+    """One ring; ``box`` makes the action, which has no effect, a number in [-1, 1]; ``chance`` makes the limit one that
+    may come with any step."""
 
-    def __init__(self, end: str = "truncated", box: bool = False) -> None:
+    def __init__(self, end: str = "truncated", box: bool = False, chance: bool = False) -> None:
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (STATES,), np.float32)
         box_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = box_space if box else gymnasium.spaces.Discrete(2)
         self._end = end
+        self._chance = chance
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         low, high = (1, STATES) if self._end == "terminated" else (0, 2)
         self._state = int(self.np_random.integers(low, high))
-        self._count = 0
+        self._left = int(self.np_random.geometric(1 / LIMIT)) if self._chance else LIMIT
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         reward = float(self._state)
         self._state = (self._state + 1) % STATES
-        self._count += 1
+        self._left -= 1
         terminated = self._end == "terminated" and self._state == 0
-        truncated = self._end == "truncated" and self._count == LIMIT
+        truncated = self._end == "truncated" and self._left == 0
         return self._obs(), reward, terminated, truncated, {}
 
     def _obs(self) -> np.ndarray:
@@ -188,10 +193,11 @@ def configuration(policy: str, convention: str, end: str) -> dict[str, Any]:
     else:
         learn["train_step"] = 8
     kind = "base" if convention == "single env" else "vector"
+    ring = {"end": end, "box": policy in _CONTINUOUS, "chance": policy == "r2d2"}
     return {
         "env": {
             "env_type": "gymnasium", "env_id": "NervexRing-v0", "actor_env_num": ENV_NUM, "evaluator_env_num": 1,
-            "env_manager_type": kind, "make_kwargs": {"end": end, "box": policy in _CONTINUOUS},
+            "env_manager_type": kind, "make_kwargs": ring,
         },
         "policy": {"policy_type": policy, **keys, "learn": learn},
         "max_train_iter": updates, "seed": 0, "torch_threads": 1,

@@ -41,7 +41,7 @@ def test_values_before_an_end(truncation, policy, convention, end):
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["truncated", "terminated"])
 @pytest.mark.parametrize("convention", ["single env", "NEXT_STEP", "SAME_STEP", "DISABLED"])
-@pytest.mark.parametrize("policy", ["dqn", "rainbow_dqn", "a2c", "ppo", "impala", "ddpg", "td3", "sac"])
+@pytest.mark.parametrize("policy", ["dqn", "rainbow_dqn", "r2d2", "a2c", "ppo", "impala", "ddpg", "td3", "sac"])
 def test_values_of_every_policy_before_every_end(truncation, policy, convention, end):
     check(truncation, policy, convention, end)
 
