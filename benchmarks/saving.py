@@ -64,8 +64,12 @@ def main() -> None:
             files = {f.stat().st_ino: f.stat().st_size for f in Path(folder).rglob("*.*") if f.is_file()}
             written = sum(size for inode, size in files.items() if inode not in seen)
             seen |= files.keys()
-            print(f"save {number}: {still:.3f} s of standstill, on the disk after {time.perf_counter() - wall:.2f} s, "
-                  f"{time.process_time() - cpu:.2f} s of CPU time, {human_bytes(written)} written", flush=True)  # fmt: skip
+            on_disk, used = time.perf_counter() - wall, time.process_time() - cpu
+            print(
+                f"save {number}: {still:.3f} s of standstill, on the disk after {on_disk:.2f} s, {used:.2f} s of CPU time, "
+                f"{human_bytes(written)} written",
+                flush=True,
+            )
             for _ in range(BLOCKS_A_MINUTE[args.kind]):
                 replay.push_data(block(args.kind, generator), lanes)
 
