@@ -66,8 +66,8 @@ def main() -> None:
             seen |= files.keys()
             on_disk, used = time.perf_counter() - wall, time.process_time() - cpu
             print(
-                f"save {number}: {still:.3f} s of standstill, on the disk after {on_disk:.2f} s, {used:.2f} s of CPU time, "
-                f"{human_bytes(written)} written",
+                f"save {number}: {still:.3f} s of standstill, on the disk after {on_disk:.2f} s, "
+                f"{used:.2f} s of CPU time, {human_bytes(written)} written",
                 flush=True,
             )
             for _ in range(BLOCKS_A_MINUTE[args.kind]):
