@@ -20,6 +20,7 @@ from nervex.envs.doctor.check import examine_env
 from nervex.envs.doctor.trial import Limits
 from nervex.utils.errors import ConfigError, SpecError
 from nervex.utils.tree import tree_leaves, tree_map
+from nervex.worker.actor.env_manager.pickling import dumps_by_value
 from nervex.worker.actor.rollout import Block
 
 
@@ -61,7 +62,7 @@ def check_config(
         "compile", False
     ):  # takes longer than all of the check, and is no error if it fails
         compiled = compile_config(apply_overrides(source, ["policy.learn.compile=false"]))
-    diagnosis = examine_env(compiled.env_fn, compiled.actor_env_cfg[0], limits)
+    diagnosis = examine_env(compiled.env_fn, compiled.actor_env_cfg[0], limits, dumps_by_value)
     report.error_num = diagnosis.error_num
     report.env += [*diagnosis.summary, *map(str, diagnosis.findings)]
     parts = build_parts(compiled)

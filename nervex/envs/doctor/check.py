@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import io
 import signal
 import statistics
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium
 import numpy as np
 
@@ -46,9 +46,11 @@ PROBES = (
     Probe(effects.obs_scale),
     Probe(effects.masks),
     Probe(sharing.aliased_obs),
+    Probe(sharing.aliased_inside, 1, 1, 1),
     Probe(sharing.changed_action),
     Probe(process.imports),
     Probe(process.slow),
+    Probe(process.waiting, 1, 1, 0),
     Probe(seeding.same_seed, 2, 6, 6),
     Probe(seeding.carried_over, 1, 3, 3),
     Probe(seeding.different_seeds, 3, 6, 6),
@@ -94,15 +96,21 @@ def check_env(env: Any, cfg: Mapping[str, Any] | None = None, limits: Limits | N
     return examine_env(env, cfg, limits).findings
 
 
-def examine_env(env: Any, cfg: Mapping[str, Any] | None = None, limits: Limits | None = None) -> Diagnosis:
+def examine_env(
+    env: Any,
+    cfg: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    send: Callable[[Any], bytes] = cloudpickle.dumps,
+) -> Diagnosis:
     """Returns the findings of ``check_env`` with a summary of what was played.
 
     Args:
         env, cfg, limits: as for ``check_env``.
+        send: makes of a class or a config what a worker process is sent.
     """
     build, env_fn = _builder(env, cfg)
     trial = Trial(build, limits or Limits())
-    out, before = io.StringIO(), process.surrounding_state()
+    out, before = process.Printed(), process.surrounding_state()
     skipped: list[str] = []
     with kept_generators(), contextlib.redirect_stdout(out), _watchdog(trial):
         with contextlib.suppress(Broken):
@@ -110,12 +118,12 @@ def examine_env(env: Any, cfg: Mapping[str, Any] | None = None, limits: Limits |
         if trial.episodes:
             _probe(trial, skipped)
             with contextlib.suppress(Broken):
-                process.sending(trial, env_fn, cfg)
+                process.sending(trial, env_fn, cfg, send)
         if trial.subject is not None:
             with contextlib.suppress(Broken):
                 trial.subject.close()
     process.surroundings(trial, before)
-    process.printed(trial, out.getvalue())
+    process.printed(trial, out)
     if skipped:
         trial.findings.add(
             NOTE,

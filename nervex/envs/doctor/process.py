@@ -4,11 +4,14 @@ import contextlib
 import copy
 import gc
 import inspect
+import io
 import os
 import pickle
 import sys
 import threading
+import time
 import tracemalloc
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +24,7 @@ from nervex.envs.doctor.trial import SEEDS, Trial
 
 _SEGMENTS = 5
 _LEAK_PER_STEP = 24  # bytes: a float in a list
+_SLOW_S = 0.002  # of a step, from where on it is asked what it waits for
 _LEAK_PER_SEGMENT = 2000  # bytes that interning and caches may add
 
 
@@ -93,11 +97,12 @@ def _held() -> dict[str, int]:
     return {"open file(s)": descriptors, "thread(s)": threading.active_count()}
 
 
-def sending(trial: Trial, env_fn: Any, cfg: Any) -> None:
+def sending(trial: Trial, env_fn: Any, cfg: Any, send: Callable[[Any], bytes] = cloudpickle.dumps) -> None:
     """What makes the env can be sent to a worker process, and an env can be copied."""
     if env_fn is not None:
         try:
-            cloudpickle.dumps((env_fn, cfg))
+            send(env_fn)
+            send(cfg)
         except Exception as e:  # whatever a reducer raises
             trial.findings.add(
                 WARNING,
@@ -157,14 +162,31 @@ def surrounding_state() -> dict[str, Any]:
     return {"working directory": os.getcwd(), "numpy error state": np.geterr()}
 
 
-def printed(trial: Trial, text: str) -> None:
+class Printed(io.TextIOBase):
+    """Takes what is printed, and keeps the number of lines and the first of them."""
+
+    def __init__(self) -> None:
+        self.line_num = 0
+        self.first = ""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Takes a text."""
+        self.line_num += sum(bool(line.strip()) for line in text.splitlines())
+        self.first = self.first or text.strip().partition("\n")[0][:60]
+        return len(text)
+
+
+def printed(trial: Trial, out: Printed) -> None:
     """The env prints nothing."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if lines:
+    if out.line_num:
         trial.findings.add(
             WARNING,
             "prints",
-            f"it printed {len(lines)} line(s) to stdout, such as '{lines[0][:60]}'",
+            f"it printed {out.line_num} line(s) to stdout, such as '{out.first}'",
             "use logging, at a level that is off by default",
         )
 
@@ -183,4 +205,42 @@ def slow(trial: Trial) -> None:
             f"a reset takes {slow_reset:.3g} s, a step {median:.3g} s: resets are much "
             f"of an episode of {per_episode:.0f} steps",
             "keep what can be reused from episode to episode; env_manager_type: subprocess serves the others meanwhile",
+        )
+
+
+def waiting(trial: Trial) -> None:
+    """A step computes, and does not wait for a clock."""
+    median = float(np.median(trial.clock.step)) if trial.clock.step else 0.0
+    if median < _SLOW_S:
+        return
+    slept: list[float] = []
+    sleep = time.sleep
+
+    def counted(seconds: Any) -> None:
+        slept.append(seconds)
+        sleep(seconds)
+
+    with trial.fresh() as subject:
+        subject.reset(SEEDS[0])
+        time.sleep = counted
+        try:
+            begin, cpu = time.perf_counter(), time.process_time()
+            for _ in playing(subject, SEEDS[0], 0, "random", 3, keep=False):
+                pass
+            wall, computed = time.perf_counter() - begin, time.process_time() - cpu
+        finally:
+            time.sleep = sleep
+    if sum(slept) > 0.5 * wall:
+        trial.findings.add(
+            WARNING,
+            "sleeps",
+            f"step() calls time.sleep, for {1e3 * sum(slept) / len(slept):.3g} ms; a step takes {1e3 * median:.3g} ms",
+            "let render() keep the frame rate, and step() return at once",
+        )
+    elif computed < 0.2 * wall:
+        trial.findings.add(
+            NOTE,
+            "waits",
+            f"a step takes {1e3 * median:.3g} ms and computes for a part of it only ({100 * computed / wall:.0f} %)",
+            "nothing, if it waits for a simulator; a frame rate belongs into render()",
         )

@@ -1,5 +1,8 @@
 """Probes of arrays that two sides hold: observations that change later, actions that the env changes or keeps."""
 
+import copy
+from typing import Any
+
 from nervex.envs.doctor.finding import WARNING, Broken, Findings
 from nervex.envs.doctor.play import difference, equal
 from nervex.envs.doctor.trial import SEEDS, Trial
@@ -19,6 +22,36 @@ def aliased_obs(trial: Trial) -> None:
                     "return a copy (obs.copy())",
                 )
                 return
+
+
+def aliased_inside(trial: Trial) -> None:
+    """Nor does one that the wrappers around the env have received."""
+    with trial.fresh() as subject:
+        if subject.bare is subject.env:
+            return
+        received: list[tuple[Any, Any]] = []
+        inner = subject.bare.step
+
+        def watched(action: Any) -> Any:
+            result = inner(action)
+            received.append((result[0], copy.deepcopy(result[0])))
+            return result
+
+        try:
+            subject.bare.step = watched
+        except AttributeError:  # an env with slots cannot be watched
+            return
+        trial.plays(subject, SEEDS[:1])
+    changed = [t for t, (now, then) in enumerate(received, 1) if not equal(now, then)]
+    if changed and "obs-alias" not in trial.findings:
+        trial.findings.add(
+            WARNING,
+            "obs-alias",
+            f"under its wrappers the env hands out its own array: the observation of step {changed[0]} was changed by "
+            "a later call, so that a wrapper that keeps observations (FrameStackObservation) holds the newest one "
+            "several times",
+            "return a copy (obs.copy())",
+        )
 
 
 def changed_action(trial: Trial) -> None:

@@ -201,6 +201,14 @@ class Subject:
         if not plain:
             self._odd_reward(value)
         number = float(np.asarray(value).reshape(-1)[0])
+        if isinstance(value, np.unsignedinteger) and number > np.iinfo(value.dtype).max // 2:
+            self.findings.add(
+                WARNING,
+                "reward-wraps",
+                f"the reward of {self.where()} is {number:.0f} in {value.dtype}, which has no negative numbers: "
+                f"-{np.iinfo(value.dtype).max + 1 - number:.0f} would look like that",
+                "compute rewards in int or float",
+            )
         if not np.isfinite(number):
             self.findings.add(
                 ERROR,

@@ -6,7 +6,8 @@ import signal
 import gymnasium
 import numpy as np
 import pytest
-from doctor_envs import BASES, CORRECT, WALKS, Corridor, Hangs, Walk
+from doctor_envs import BASES, WALKS, Corridor, Hangs, Walk
+from odd_envs import CORRECT, INSIDE
 
 from nervex.envs import Limits, check_env
 from nervex.envs.doctor import examine_env
@@ -20,7 +21,7 @@ def found(env, cfg=None, limits=LIMITS):
     return {finding.kind: finding for finding in check_env(env, cfg, limits)}
 
 
-@pytest.mark.parametrize(("kind", "level", "env"), WALKS + BASES, ids=lambda v: getattr(v, "__name__", str(v)))
+@pytest.mark.parametrize(("kind", "level", "env"), WALKS + BASES + INSIDE, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_a_fault_is_found(kind, level, env):
     findings = found(env)
     assert kind in findings, list(map(str, findings.values()))
@@ -81,6 +82,25 @@ def test_the_text_of_a_finding():
     finding = found(next(env for kind, _, env in WALKS if kind == "obs-bounds"))["obs-bounds"]
     assert str(finding).startswith("error   step() sent in episode 0, step ")
     assert "declared is at" in str(finding) and str(finding).endswith("clip in the env [obs-bounds]")
+
+
+def test_what_is_printed_is_counted_and_not_kept():
+    class Chatty(Walk):
+        def step(self, action):
+            print("x" * 200)
+            return super().step(action)
+
+    findings = found(Chatty)
+    assert "prints" in findings and "memory" not in findings  # the checker's own record does not grow
+    assert findings["prints"].what.endswith(f"such as '{'x' * 60}'")
+
+
+def test_a_class_that_cannot_be_sent_is_found_by_what_sends_it():
+    def send(value):
+        raise TypeError("cannot pickle a connection")
+
+    findings = examine_env(Corridor, {}, LIMITS, send).findings
+    assert any(f.kind == "pickle-class" and "cannot pickle a connection" in f.what for f in findings)
 
 
 def test_every_probe_says_what_it_looks_for():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from nervex.utils.errors import EnvFault
+from nervex.utils.errors import ConfigError, EnvFault
 from nervex.worker.actor.env_manager.pickling import dumps_by_value
 from nervex.worker.actor.env_manager.wire import Kind, packed, receive, set_limit
 
@@ -65,6 +65,7 @@ class WorkerPool:
         limit_s: limit of loading the env in the server.
 
     Raises:
+        ConfigError: ``env_fn`` cannot be pickled.
         EnvFault: the server could not load the env.
     """
 
@@ -73,7 +74,15 @@ class WorkerPool:
         self._workers: list[Worker] = []
         self._server: subprocess.Popen[bytes] | None = None
         self._owner_pid = os.getpid()
-        payload = dumps_by_value(env_fn)
+        try:
+            payload = dumps_by_value(env_fn)
+        except Exception as e:  # whatever a reducer raises
+            name = getattr(env_fn, "__name__", env_fn)
+            raise ConfigError(
+                f"env {name} cannot be sent to a worker process: {type(e).__name__}: {e}; "
+                "keep locks, files, connections and simulators out of its class and its module (make them at the first "
+                "reset), or set env.env_manager_type to base"
+            ) from e
         memory_fd = _anonymous_file(memory_bytes)
         self._sock, theirs = socket.socketpair()
         set_limit(self._sock, limit_s)
