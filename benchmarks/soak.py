@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--minutes", type=float, default=30.0)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     times, held, steps = sample(args.recipe, args.overrides, 60 * args.minutes)
     rate, error = slope(times[:-1], held[:-1])  # the last one may be of a process that ends
     half = len(times) // 2

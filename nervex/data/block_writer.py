@@ -69,6 +69,8 @@ class BlockWriter:
         table = self._table
         if table is None or not set(_ENDS) <= set(table.record.dtype.names or ()):
             return
+        if any(table.plan.column[name].row or table.plan.column[name].dtype != np.bool_ for name in _ENDS):
+            return  # ends of several agents, or of other kinds
         plan = key_plan(columns)
         paths = paths_of(plan)
         if set(paths) != set(table.names) or any("/" in key for key, part in plan if part is None):

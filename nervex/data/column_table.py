@@ -48,7 +48,7 @@ class ColumnTable:
         self._pool: dict[str, FramePool] = {}
         self._buffers = Buffers()
         self._next_trial = _TRIAL_ROWS
-        self._stamps = Stamps(sum(c.row_bytes for c in plan.column.values() if c.codec == "raw"), lane_num)
+        self._stamps = self._new_stamps()
         fields = [c for c in plan.column.values() if c.in_record and c.entries == plan.capacity]
         self._record = np.zeros(plan.capacity, _record_dtype(fields))
         self._in_record = frozenset(c.name for c in fields)
@@ -173,6 +173,12 @@ class ColumnTable:
         users = [v.pool for v in self.packed.values() if isinstance(v, FrameStack)]
         self._pool = {k: pool for k, pool in self._pool.items() if any(pool is user for user in users)}
         self.plan = plan
+        self._stamps = self._new_stamps()
+
+    def _new_stamps(self) -> Stamps:
+        """Returns marks for the rows of all arrays, as wide as those are now."""
+        arrays = [c for c in self.plan.column.values() if c.codec == "raw" and c.place != "lz4"]
+        return Stamps(sum(c.row_bytes for c in arrays), self._lane_num)
 
     def _check_budget(self, held: int) -> None:
         """Raises ConfigError when, at the size to which ``held`` rows were compressed, all rows will not fit."""

@@ -65,6 +65,8 @@ def check_config(
     diagnosis = examine_env(compiled.env_fn, compiled.actor_env_cfg[0], limits, dumps_by_value)
     report.error_num = diagnosis.error_num
     report.env += [*diagnosis.summary, *map(str, diagnosis.findings)]
+    if any(finding.kind in ("hangs", "raises-constructor") for finding in diagnosis.findings):
+        return report  # it would hang, or raise, once more
     parts = build_parts(compiled)
     try:
         _plan(compiled, parts, report)

@@ -120,21 +120,24 @@ def _run_folder(path: Path) -> Inspection:
             manifest = read_manifest(directory)
             size = sum(record["bytes"] for record in manifest["files"].values())
             notes = ", ".join(f"{_shown(k)} {_shown(v)}" for k, v in sorted(manifest["metadata"].items()))
-            pins = "".join(f" [{label}]" for label, target in targets.items() if target == directory)
-            lines.append(f"  {directory.relative_to(path)}{pins}  {human_bytes(size)}  digests match  {notes}".rstrip())
+            pins = "".join(f" [{_shown(label)}]" for label, target in targets.items() if target == directory)
+            name = _shown(directory.relative_to(path))
+            lines.append(f"  {name}{pins}  {human_bytes(size)}  digests match  {notes}".rstrip())
         except CheckpointError as e:
             sound = False
-            lines.append(f"  {directory.relative_to(path)}  DAMAGED: {e}")
-    lines.append(f"  more: nervex inspect {found[-1]}" if found else f"  no checkpoint in {CHECKPOINTS}/")
+            lines.append(f"  {_shown(directory.relative_to(path))}  DAMAGED: {_shown(e, longest=1000)}")
+    lines.append(
+        f"  more: nervex inspect {_shown(found[-1], longest=1000)}" if found else f"  no checkpoint in {CHECKPOINTS}/"
+    )
     return Inspection(lines, sound)
 
 
 def _metrics_line(metrics: Path) -> str:
     try:
         rows = read_metrics(metrics)
-    except (OSError, ValueError) as e:
-        raise RunFolderError(f"{metrics} is damaged: {e}") from e
-    last = f", the last at env step {rows[-1]['env_step']:,}, iteration {rows[-1]['train_iter']:,}" if rows else ""
+        last = f", the last at env step {rows[-1]['env_step']:,}, iteration {rows[-1]['train_iter']:,}" if rows else ""
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise RunFolderError(f"{metrics} is damaged: {type(e).__name__}: {e}") from e
     return f"  {metrics.name}: {len(rows):,} rows{last}"
 
 
@@ -199,7 +202,7 @@ def _leaf(node: Any, heads: dict[str, TensorHead]) -> str:
     return f"{kind} {_head(heads[tensor])}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, longest: int = _SHOWN) -> str:
     """Returns a value as short text without characters that could steer a terminal."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from nervex.data.memory import human_bytes
 from nervex.data.window import ItemWindow
 from nervex.entry.serial_parts import SerialParts
 from nervex.utils.errors import ConfigError
@@ -63,7 +64,14 @@ class ReplayLearning:
         self._parts.policy.observe(block.traj.columns)
         if not self._planned:  # items of the policy's own making: before them nobody knows their size
             self._planned = True
-            _logger.info(self._parts.replay.plan_memory(block.traj.columns).text().split("\n")[0])
+            plan, limit = self._parts.replay.plan_memory(block.traj.columns), self._cfg.memory_limit
+            _logger.info(plan.text().split("\n")[0])
+            if limit is not None and plan.memory_bytes > limit:
+                size = human_bytes(plan.memory_bytes)
+                raise ConfigError(
+                    f"memory_limit is {human_bytes(limit)}, and the replay would take {size}; "
+                    "make replay_buffer.meta_maxlen smaller, or memory_limit larger"
+                )
         self._parts.replay.push_data(block.traj.columns, block.lane_id, block.length, block.gap, block.cut)
 
     def _update_priority(self) -> None:

@@ -151,10 +151,14 @@ def _finish(run: SerialRun, reason: str) -> dict[str, Any]:
 def _save_after(error: BaseException, run: SerialRun) -> None:
     """Saves what can be saved when a run fails."""
     learner = run.parts.learner
+    try:
+        run.settle()
+    except Exception as e:  # that of before is no reason not to try again
+        if e is not error:
+            _logger.error("the checkpoint that was being written is lost: %s", e)
     if isinstance(error, CheckpointError):
         return  # the disk is the problem; the checkpoint before is whole
     try:
-        run.settle()
         if isinstance(error, NumericalError):
             path = _free_name(run.folder.path / f"{BAD_BATCH}{learner.last_iter.val}")
             save_state(path, {"batch": learner.last_batch, "seed": run.cfg.seed, "train_iter": learner.last_iter.val})

@@ -100,6 +100,7 @@ class SerialRun:
                 reason = self._evaluate_once() or reason
             parts.learner.call_hook("after_run")
             self.save()
+            self.settle()
         return reason
 
     def save(self, pin: str | None = None, envs: bool = True, wait: bool = True) -> None:
@@ -127,12 +128,12 @@ class SerialRun:
         )  # fmt: skip
 
     def settle(self) -> None:
-        """Returns when no checkpoint is being written.
+        """Returns when no checkpoint is being written, and ends the thread that writes them.
 
         Raises:
             CheckpointError: the one that was being written could not be.
         """
-        self._writer.wait()
+        self._writer.close()
 
     def state_dict(self, envs: bool = True) -> dict[str, Any]:
         """Returns everything that the run needs to go on, beside the weights."""

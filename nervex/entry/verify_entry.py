@@ -29,6 +29,7 @@ _SAVES, _ROWS = 8, 24  # in it
 _POLL_S = 0.002
 _KINDS = ("progress", "save", "start")
 _NOT_EXACT = "not exactly: "
+_LATE = "came too late, the run had ended"
 
 
 class Kill(NamedTuple):
@@ -162,6 +163,8 @@ class _Verifier:
             line = f"kill {number}: {self._kill(nursery, kill)}"
             self._report.kills.append(line)
             self._say(line)
+        if kills and all(_LATE in line for line in self._report.kills):
+            self._report.problems.append("no kill hit the run before it had ended; give more --steps")
         code = None
         nursery = self._start(self._killed, 0)
         while code is None:
@@ -197,7 +200,7 @@ class _Verifier:
         if code is None:
             code = nursery.kill()
         if code == 0:
-            return "came too late, the run had ended"
+            return _LATE
         if code != -9:
             self._report.problems.append(f"the run failed by itself before a kill: {self._last_line()}")
         where = "while it saved" if saving else {"start": "while it started"}.get(kill.kind, "between saves")

@@ -15,6 +15,7 @@ from nervex.torch_utils.state_files import (
     MANIFEST,
     Snapshot,
     Written,
+    check_part,
     load_state,
     load_state_weights,
     looks_whole,
@@ -83,6 +84,7 @@ class CheckpointManager:
         self._files = files
         self._warned: set[Path] = set()
         self._written: Written | None = None  # the newest that was written here
+        self._looked_at = 0
 
     def save(
         self,
@@ -92,10 +94,10 @@ class CheckpointManager:
         metadata: Mapping[str, Any] | None = None,
         pin: str | None = None,
     ) -> Path:
-        """Writes a checkpoint, reads it back, and only then removes those that are no longer wanted.
+        """Writes a checkpoint, reads back what was written, and only then removes those that are no longer wanted.
 
         Segments of the tree that have not changed since the last one are not written again: their files get a further
-        name.
+        name, and are read again one at a time.
 
         Args:
             train_iter: learner iterations done.
@@ -142,8 +144,8 @@ class CheckpointManager:
         path = self._free_name(train_iter)
         notes = {**(metadata or {}), "train_iter": train_iter}
         written = write_snapshot(path, snapshot, metadata=notes, files=self._files)
-        linked = {name: part.record for name, part in snapshot.part.items() if part.record is not None}
-        self._read_back(path, linked)
+        self._read_back(path, written.linked)
+        self._look_at_one(written)
         self._written = written
         if pin is not None:
             self._pin(pin, path)
@@ -243,6 +245,19 @@ class CheckpointManager:
                 f"the disk did not keep what was written to it ({e}); the checkpoints before it are intact, save "
                 "to another disk"
             ) from e
+
+    def _look_at_one(self, written: Written) -> None:
+        """Reads one of the linked files, another one each time; one that is damaged is written anew with the next
+        checkpoint."""
+        if not written.linked:
+            return
+        self._looked_at += 1
+        name = sorted(written.linked)[self._looked_at % len(written.linked)]
+        try:
+            check_part(written.directory, name, written.linked[name])
+        except CheckpointError as e:
+            self._warn(written.directory / name, e)
+            del written.part[name]
 
     def _prune(self, newest: Path) -> None:
         try:

@@ -57,6 +57,20 @@ class CheckpointWriter:
         Raises:
             CheckpointError: the checkpoint that was being written could not be.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
+        writing = self._writing
+        if writing is None:
+            return
+        try:
             writing.result()
+        finally:
+            if writing.done():  # who is interrupted here has still to wait
+                self._writing = None
+
+    def close(self) -> None:
+        """Waits as :meth:`wait` does, and ends the thread."""
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None

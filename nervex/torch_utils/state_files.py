@@ -6,9 +6,9 @@ import importlib.metadata
 import json
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
 
@@ -46,10 +46,12 @@ class Part(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A checkpoint that this process wrote: its directory, and its parts by the names of their files."""
+    """A checkpoint that this process wrote: its directory, its parts by the names of their files, and the entries of
+    the manifest for those that were linked."""
 
     directory: Path
     part: dict[str, Part]
+    linked: dict[str, Any]
 
 
 class Snapshot(NamedTuple):
@@ -83,17 +85,16 @@ def take_snapshot(
     def part(segment: Segment, encode: Callable[[], tuple[Any, dict[str, Tensor]]]) -> Any:
         name = f"part_{segment.name}.safetensors"
         known = before.part.get(name) if before is not None else None
-        if known is not None and known.stamp == segment.stamp:
-            parts[name] = known
-        else:
-            parts[name] = Part(segment.stamp, *encode())
+        assert name not in parts, f"two segments are called {segment.name}"
+        same = known is not None and known.stamp == segment.stamp
+        parts[name] = known if known is not None and same else Part(segment.stamp, *encode())
         return parts[name].structure
 
     structure, tensors = encode_state(tree, part)
     stored: dict[str, Mapping[str, Tensor]] = {STATE_TENSORS: tensors}
     stored |= {} if weights is None else {WEIGHTS: weights}
     if copy:
-        stored = {name: {k: v.detach().clone() for k, v in held.items()} for name, held in stored.items()}
+        stored = {name: {k: v.detach().to("cpu", copy=True) for k, v in held.items()} for name, held in stored.items()}
     text = json.dumps(structure, allow_nan=False, separators=(",", ":")).encode()
     return Snapshot(text, stored, parts, before)
 
@@ -143,8 +144,13 @@ def write_snapshot(
     temporary = temporary_name(directory)
     try:
         files.make_dir(temporary)
-        records = _link_parts(snapshot, temporary, files)
-        records |= {name: _write_file(temporary / name, file.chunks(), files) for name, file in stored.items()}
+        linked = _link_parts(snapshot, temporary, files)
+        copied = _copy_parts(snapshot, temporary, files, linked)
+        records = (
+            linked
+            | copied
+            | {name: _write_file(temporary / name, file.chunks(), files) for name, file in stored.items()}
+        )
         records[STATE] = _write_file(temporary / STATE, [snapshot.text], files)
         write_bytes_durable(temporary / MANIFEST, _manifest(records, notes), files)
         files.fsync_dir(temporary)
@@ -162,18 +168,42 @@ def write_snapshot(
         reason = write_failure(directory, size_bytes, e)
         raise CheckpointError(f"{reason}; it may be gone after a power loss, those before it are intact") from e
     kept = {name: Part(part.stamp, part.structure, record=records[name]) for name, part in snapshot.part.items()}
-    return Written(directory, kept)
+    return Written(directory, kept, linked)
 
 
 def _link_parts(snapshot: Snapshot, directory: Path, files: FileLayer) -> dict[str, Any]:
-    """Gives the files of parts that have not changed a second name; returns their entries of the manifest."""
+    """Gives the files of parts that have not changed a second name, where the disk has such; returns their entries of
+    the manifest."""
     records: dict[str, Any] = {}
     for name, part in snapshot.part.items():
         if part.tensors is None:
             assert snapshot.before is not None and part.record is not None
-            files.link(snapshot.before.directory / name, directory / name)
+            if not files.link(snapshot.before.directory / name, directory / name):
+                break
             records[name] = dict(part.record)
     return records
+
+
+def _copy_parts(snapshot: Snapshot, directory: Path, files: FileLayer, linked: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies the other parts that have not changed; returns their entries, which are right only if the copies are."""
+    records: dict[str, Any] = {}
+    for name, part in snapshot.part.items():
+        if part.tensors is None and name not in linked:
+            assert snapshot.before is not None and part.record is not None
+            with open(snapshot.before.directory / name, "rb", buffering=0) as source:
+                _write_file(directory / name, _chunks(source), files)
+            records[name] = dict(part.record)
+    return records
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_READ_BYTES):
+        yield chunk
+
+
+def check_part(directory: Path, name: str, record: Any) -> None:
+    """Raises CheckpointError unless a file of the checkpoint is the one that the entry of its manifest describes."""
+    _check_file(Path(directory) / name, record)
 
 
 def load_state(directory: Path) -> tuple[Any, dict[str, Tensor] | None]:
@@ -340,7 +370,7 @@ def _check_file(path: Path, record: Any, contents: bool = True) -> None:
             return
         digest = hashlib.sha256()
         with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(_READ_BYTES):
+            for chunk in _chunks(file):
                 digest.update(chunk)
     except OSError as e:
         raise CheckpointError(damaged.format(f"cannot read it ({e.strerror})")) from e

@@ -47,16 +47,15 @@ class FileLayer:
         """Gives ``source`` the name ``target`` in one step, replacing a file of that name."""
         os.replace(source, target)
 
-    def link(self, source: Path, target: Path) -> None:
-        """Gives the file ``source`` the further name ``target``; where the disk has no such names, copies it."""
+    def link(self, source: Path, target: Path) -> bool:
+        """Gives the file ``source`` the further name ``target``; False where the disk has no such names."""
         try:
             os.link(source, target)
         except OSError as e:
-            if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
-                raise
-            shutil.copyfile(source, target)
-            with open(target, "rb+") as file:
-                os.fsync(file.fileno())
+            if e.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+                return False
+            raise
+        return True
 
     def make_dir(self, path: Path) -> None:
         """Creates directory ``path``; it must not exist, its parent must."""

@@ -95,6 +95,17 @@ def test_most_blocks_of_a_run_take_the_compiled_way():
     assert written[-1][1] == int(replay.storage.column["valid"][written[-1][0]].sum())
 
 
+def test_ends_of_several_agents_are_left_to_add():
+    generator = np.random.default_rng(0)
+    fast, slow = replays(NStepWindow(1, 0.9))
+    for _ in range(4):
+        block = rows(generator, 2)
+        block["terminated"] = torch.from_numpy(generator.random((2, LANES, 2)) < 0.5)
+        for each in (fast, slow):
+            each.push_data(block, np.arange(LANES))
+    assert_equal(fast, slow)
+
+
 @pytest.mark.parametrize(
     "change",
     [

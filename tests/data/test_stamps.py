@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervex.data import stamps
+from nervex.data.block_writer import BlockWriter
 from nervex.data.replay import Replay
 from nervex.data.stamps import Stamps
 from nervex.data.window import NStepWindow
@@ -65,12 +66,19 @@ def same_state(one, two):
 
 
 @pytest.mark.parametrize("cfg", [{}, {"codec": "raw"}, {"codec": "raw", "lz4": True}, {"lz4": True}])
-@pytest.mark.parametrize("rounds", [1, 7])
-def test_a_replay_comes_back_from_its_parts(small, tmp_path, cfg, rounds):
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("rounds", [1, 9])
+def test_a_replay_comes_back_from_its_parts(small, tmp_path, cfg, rounds, compiled):
     replay, feeder, manager = replay_of(cfg), Feeder(), CheckpointManager(tmp_path, keep=1)
+    replay._writer = BlockWriter(replay.storage, 0 if compiled else 10**9)
     for n in range(rounds):
-        replay.push_data(feeder.block(17), np.arange(LANES))
+        replay.push_data(feeder.block(1 if n % 2 else 17), np.arange(LANES))
         path = manager.save(n, {"replay": replay.state_dict()})
+        if n == 4:  # a fault cuts the first lane's episode off at a row that has been saved
+            dummy = feeder.block(1)
+            dummy["valid"] = torch.zeros_like(dummy["valid"])
+            replay.push_data(dummy, np.arange(LANES), cut=np.array([True, False]))
+            assert manager.save(n, {"replay": replay.state_dict()}) != path
     other = replay_of(cfg)
     other.load_state_dict(manager.load_latest().tree["replay"])
     assert len(list(path.glob("part_*"))) > 2
@@ -115,6 +123,16 @@ def test_a_part_that_was_written_to_has_another_stamp(size, writes):
     new_stamps, new_values = stamped()
     for old, new, before, after in zip(old_stamps, new_stamps, old_values, new_values, strict=True):
         assert before == after or old != new
+
+
+def test_a_column_that_is_no_stack_is_saved_in_parts_from_then_on(small):
+    replay, generator = Replay({"meta_maxlen": 1400}, LANES, NStepWindow(1, 0.9)), np.random.default_rng(0)
+    for _ in range(12):
+        block = Feeder().block(50)
+        block["obs"] = torch.from_numpy(generator.integers(0, 256, (50, LANES, 3, 12, 12), dtype=np.uint8))
+        replay.push_data(block, np.arange(LANES))
+    assert not replay.storage.table.packed
+    assert len(segments_in(replay.state_dict())) > 100  # of 2,000 bytes, where a row has more than 400
 
 
 def test_small_replays_are_saved_in_one_piece():

@@ -133,6 +133,49 @@ def test_a_failure_at_any_call_leaves_the_old_or_the_new_state(tmp_path, mode):
     assert seen == {1, 2}
 
 
+class NoLinks(FileLayer):
+    """A disk without further names, which also damages what is copied to it, if asked to."""
+
+    flips = False
+
+    def link(self, source, target):
+        return False
+
+    def write(self, file, data):
+        damaged = bytearray(data)
+        damaged[-1] ^= self.flips and "part_rows-0" in str(file.name)
+        super().write(file, bytes(damaged))
+
+
+def test_where_there_are_no_links_parts_are_copied_and_read_back(tmp_path):
+    disk, parts = NoLinks(), Parts()
+    manager = CheckpointManager(tmp_path, keep=1, files=disk)
+    first = manager.save(1, parts.tree(1))
+    second = manager.save(2, parts.tree(2))
+    assert parts.read == [0, 1, 2] and numbers_in(load_state(second)[0]) == (2, [0, 0, 0]) and not first.exists()
+    disk.flips = True
+    with pytest.raises(CheckpointError, match="the disk did not keep what was written to it"):
+        manager.save(3, parts.tree(3))
+    assert numbers_in(CheckpointManager(tmp_path).load_latest().tree) == (2, [0, 0, 0])
+
+
+def test_a_linked_part_that_is_damaged_is_found_in_turn_and_written_anew(tmp_path):
+    parts, manager = Parts(), CheckpointManager(tmp_path, keep=1)
+    part = manager.save(1, parts.tree(1)) / "part_rows-2.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    for n in range(2, 6):  # each looks at one of the three
+        manager.save(n, parts.tree(n))
+    assert numbers_in(CheckpointManager(tmp_path).load_latest().tree) == (5, [0, 0, 0])
+
+
+def test_two_segments_of_one_name_are_refused(tmp_path):
+    one, two = (Segment("rows", stamp, dict) for stamp in "ab")
+    with pytest.raises(AssertionError, match="two segments are called rows"):
+        CheckpointManager(tmp_path).save(1, {"one": one, "two": two})
+
+
 class Slow(FileLayer):
     """Waits, before the first write, until it may go on."""
 
@@ -159,6 +202,20 @@ def test_what_is_saved_is_the_state_at_the_call_whatever_changes_meanwhile(tmp_p
         tree, weights = load_state(path)
         assert tree["n"] == n and tree["weight"].eq(n - 1).all() and (tree["array"] == n - 1).all()
         assert weights["w"].eq(n - 1).all()
+
+
+def test_who_is_interrupted_while_waiting_has_still_to_wait(tmp_path, monkeypatch):
+    disk = Slow()
+    writer = CheckpointWriter(CheckpointManager(tmp_path, files=disk))
+    writer.save(1, {"n": 1}, wait=False)
+    writing = writer._writing
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "result", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            writer.wait()
+    disk.may_go_on.set()
+    writer.close()
+    assert writing.done() and CheckpointManager(tmp_path).load_latest().tree == {"n": 1}
 
 
 def test_a_failure_in_the_thread_is_raised_by_the_next_call(tmp_path):

@@ -221,7 +221,7 @@ class BaseSerialActor:
         self._episode_id[:] = state["episode_id"]
         self._owed, self._owed_episode = int(state["owed"]), int(state["owed_episode"])
         self._fruit_step = int(state["fruit_step"])
-        self._env.fault_count, self.broken_episode = state["fault"]
+        self._env.fault_count, self.broken_episode = state.get("fault", (0, 0))  # absent before envs healed
         if state["env"] is None:
             self._forget()
             self.policy.reset()
@@ -231,7 +231,8 @@ class BaseSerialActor:
             return
         self._episode_step[:] = state["episode_step"]
         self._version[:], self._gap[:] = state["version"], state["gap"]
-        self._cut[:], self._ended[:] = state["cut"], state["ended"]
+        awaits = [lane["awaits_reset"] for lane in state["env"]["lanes"]]
+        self._cut[:], self._ended[:] = state.get("cut", False), state.get("ended", awaits)
         self._rollout.load_state_dict(state["rollout"])
         self._pending = {lane: (pair[0], pair[1]) for lane, pair in state["pending"].items()}
         self._env.load_state_dict(state["env"])

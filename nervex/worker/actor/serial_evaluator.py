@@ -11,6 +11,7 @@ from nervex.config.schema import complete, option
 from nervex.data.lanes import LaneBlock
 from nervex.utils.errors import EnvFault
 from nervex.utils.tree import tree_map
+from nervex.worker.actor.env_manager.fault_budget import MOST_IN_A_ROW
 
 
 @dataclass
@@ -105,7 +106,7 @@ class BaseSerialEvaluator:
         """Plays ``n_episode`` episodes that no earlier evaluation played; None when ``stop`` ended it.
 
         Raises:
-            EnvFault: an episode does not end.
+            EnvFault: an episode does not end, or faults of an env have cut off several of its episodes in a row.
         """
         manager = self.env
         lanes = manager.lane_num
@@ -120,6 +121,7 @@ class BaseSerialEvaluator:
         self.policy.reset()
         left = n_episode // lanes + (np.arange(lanes) < n_episode % lanes)  # episodes that each lane still plays
         length = np.zeros(lanes, dtype=np.int64)
+        broken = np.zeros(lanes, dtype=np.int64)  # episodes in a row that faults have cut off
         returns: list[list[float]] = [[] for _ in range(lanes)]
         lengths: list[list[int]] = [[] for _ in range(lanes)]
         while left.any():
@@ -127,7 +129,14 @@ class BaseSerialEvaluator:
                 return None
             step = self._step(left)
             length[step.lane_id] += step.valid
-            length[step.lane_id[~step.valid]] = 0  # a reset; if nothing ended before, a fault cut the episode off
+            begun = step.lane_id[~step.valid]  # a reset; if nothing ended before, a fault cut the episode off
+            broken[begun] += length[begun] > 0
+            length[begun] = 0
+            if broken.max() >= MOST_IN_A_ROW:
+                lane = int(broken.argmax())
+                raise EnvFault(
+                    f"faults of env {lane} have cut off {broken[lane]} episodes of an evaluation in a row; mend the env"
+                )
             if length.max() > self._cfg["max_episode_step"]:
                 raise EnvFault(
                     f"env {int(length.argmax())} has played {int(length.max())} steps of one episode in evaluation "
@@ -138,7 +147,7 @@ class BaseSerialEvaluator:
                 lane = int(step.lane_id[row])
                 returns[lane].append(float(step.episode_return[row]))
                 lengths[lane].append(int(length[lane]))
-                length[lane] = 0
+                length[lane] = broken[lane] = 0
                 left[lane] -= 1
         return EvalResult(
             np.array([r for lane in returns for r in lane]), np.array([n for lane in lengths for n in lane])

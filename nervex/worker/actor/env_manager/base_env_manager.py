@@ -9,6 +9,7 @@ from nervex.utils.errors import EnvFault
 from nervex.worker.actor.env_manager.blocks import Blocks
 from nervex.worker.actor.env_manager.env_manager import EnvManager
 from nervex.worker.actor.env_manager.env_runner import EnvRunner
+from nervex.worker.actor.env_manager.fault_budget import MOST_IN_A_ROW, give_up
 
 
 class BaseEnvManager(EnvManager):
@@ -48,12 +49,14 @@ class BaseEnvManager(EnvManager):
         self._until_sound(lambda: runner.step(slot))
 
     def _until_sound(self, begin: Callable[[], Any]) -> None:
-        while True:
+        for times in range(1, MOST_IN_A_ROW + 1):
             try:
                 begin()
                 return
             except EnvFault as fault:
                 self._spend(fault)
+                if times == MOST_IN_A_ROW:
+                    raise give_up(fault, times) from fault.__cause__
 
     def _reset_all(self, slot: int, params: dict[int, Any]) -> None:
         for i, runner in enumerate(self._runners):

@@ -13,6 +13,7 @@ import numpy as np
 
 from nervex.utils.errors import EnvFault
 from nervex.worker.actor.env_manager.blocks import Blocks
+from nervex.worker.actor.env_manager.fault_budget import MOST_IN_A_ROW, give_up
 from nervex.worker.actor.env_manager.wire import Kind, packed, receive
 from nervex.worker.actor.env_manager.worker_pool import Worker, WorkerPool, fault_of, value_of
 
@@ -91,6 +92,7 @@ class Crew:
         self.resets = [True] * blocks.env_num
         self._pool, self._blocks = pool, blocks
         self._setup_of, self._spend = setup_of, spend
+        self._failed_resets: dict[int, int] = {}  # lane -> times in a row that it failed to begin an episode
         self._worker_of: list[int] = []  # lane -> its worker
         self._worker_at: dict[int, int] = {}  # file descriptor -> its worker
         self._poll = select.poll()
@@ -238,6 +240,8 @@ class Crew:
     def _finish_steps(self, infos: dict[int, Any]) -> None:
         for lane, info in infos.items():
             self.resets[lane] = info is not None
+            if self._failed_resets:
+                self._failed_resets.pop(lane, None)
         self._finish(infos)
 
     def _finish(self, answers: dict[int, Any]) -> None:
@@ -257,8 +261,17 @@ class Crew:
             fault = fault_of(description)
             if calls is not None and calls[lane][0] != "reset":  # neither a replay nor an attribute gets better by it
                 raise fault
-            self._spend(fault)
+            self._take_note(lane, fault)
         self._ask_again(w, list(faults), flight.work)
+
+    def _take_note(self, lane: int, fault: EnvFault) -> None:
+        """Spends a fault; raises it where the lane fails to begin an episode time and again."""
+        self._spend(fault)
+        if self.resets[lane]:
+            times = self._failed_resets[lane] = self._failed_resets.get(lane, 0) + 1
+            if times >= MOST_IN_A_ROW:
+                raise give_up(fault, times)
+        self.resets[lane] = True
 
     def _replace(self, w: int, fault: EnvFault | None) -> None:
         """Puts a new process in the place of a worker and asks it for what the old one has not answered.
@@ -277,7 +290,7 @@ class Crew:
         if fault is None:
             episode, step = self._blocks.progress[lane].tolist()
             fault = EnvFault(f"env {lane} ({process}) {how} at episode {episode} step {step}", lane, step)
-        self._spend(fault)
+        self._take_note(lane, fault)
         try:
             self.workers[w] = self._hired(w, worker.env_ids)
         except EnvFault as e:  # such as that the fork server is gone too

@@ -10,6 +10,18 @@ from nervex.utils.errors import EnvFault
 _logger = logging.getLogger("nervex")
 
 
+MOST_IN_A_ROW = 5  # failures to begin an episode, whatever time they take
+
+
+def give_up(fault: EnvFault, times: int) -> EnvFault:
+    """Returns what is raised when an env has failed ``times`` times in a row, ``fault`` being the last one."""
+    error = EnvFault(f"{fault}; it has failed so {times} times in a row, mend the env", fault.env_id, fault.step)
+    for note in getattr(fault, "__notes__", ()):
+        error.add_note(note)
+    error.__cause__ = fault.__cause__
+    return error
+
+
 class FaultBudget:
     """Allows ``budget`` faults within any ``window_s`` seconds.
 

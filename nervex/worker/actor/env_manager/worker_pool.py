@@ -122,7 +122,11 @@ class WorkerPool:
         try:
             self._send(packed(Kind.REAP, 0, str(worker.pid).encode()))
             return self._reply(f"ending the worker of env {worker.env_ids[0]}").decode()
-        except (EnvFault, OSError):
+        except OSError:
+            return "died together with its fork server"
+        except EnvFault:
+            if self._server is not None and self._server.poll() is None:
+                raise  # its answer may still come, and would be taken for that to the next question
             return "died together with its fork server"
 
     def stop(self, grace_s: float) -> None:
