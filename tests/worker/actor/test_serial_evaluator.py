@@ -242,3 +242,20 @@ def test_an_episode_that_a_fault_cut_off_is_played_by_the_next_one(kind):
         sum(reward_of(e, t) for t in range(length_of(e, LONGEST))) for e in counted
     ]
     assert manager.fault_count == 1
+
+
+class BreaksEnv(FaultySeededEnv):
+    """Every episode of more than two steps breaks."""
+
+    def step(self, action):
+        if self.step_count == 2:
+            raise ZeroDivisionError("the physics exploded")
+        return super().step(action)
+
+
+def test_an_evaluation_whose_episodes_all_break_ends():
+    manager = create_env_manager("base", BreaksEnv, [{"longest": LONGEST, "env": 0}], fault_budget=10**6)
+    evaluator = BaseSerialEvaluator(CFG, manager, FakePolicy(1).mode, 5)
+    with pytest.raises(EnvFault, match="faults of env 0 have cut off 5 episodes of an evaluation in a row"):
+        evaluator.evaluate(200)
+    evaluator.close()

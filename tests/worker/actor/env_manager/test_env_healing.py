@@ -289,3 +289,30 @@ def test_workers_measure_their_steps():
     with build("sync_subprocess", None, num=2, worker_num=1) as manager:
         all_rows(manager, 72)
         assert 0 < manager._blocks.step_p99.min() < 1
+
+
+class NeverBeginsEnv(CounterEnv):
+    """Begins its first episode, and raises or dies in every reset of env 1 once a file is there."""
+
+    def reset(self, **param):
+        if self.cfg["env"] == 1 and self.cfg["file"].exists():
+            if self.cfg["fault"] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("the server is gone")
+        return super().reset(**param)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"), [("base", "raise"), ("sync_subprocess", "raise"), ("sync_subprocess", "kill")]
+)
+def test_an_env_that_never_begins_again_is_given_up_however_slowly_it_fails(tmp_path, kind, fault):
+    file = tmp_path / "gone"
+    configs = [{**cfg, "file": file} for cfg in counters(2, fault=fault)]
+    with create_env_manager(kind, NeverBeginsEnv, configs, fault_budget=10**6) as manager:
+        manager.launch()
+        file.touch()
+        with pytest.raises(EnvFault, match="it has failed so 5 times in a row, mend the env"):
+            for _ in range(30):
+                lanes = manager.ready_block().lane_id
+                manager.step_block(zeros(len(lanes)), lanes)
+        assert 5 <= manager.fault_count <= 6
