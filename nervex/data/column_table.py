@@ -1,6 +1,6 @@
 """The columns of a storage: small ones in one record per row, large ones in arrays, packed ones behind a codec."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,23 @@ class ColumnTable:
         """Bytes of all columns."""
         arrays = sum(v.nbytes for k, v in self.column.items() if k not in self._in_record)
         return arrays + self._record.nbytes + sum(p.nbytes for p in self.packed.values()) - self._counted_twice()
+
+    def check(self, flat: Mapping[str, np.ndarray]) -> None:
+        """Raises SpecError unless columns [T, b, ...] are those of the table, of their dtypes and shapes."""
+        known = self.plan.column
+        if flat.keys() != known.keys():
+            raise SpecError(f"replay holds the columns {sorted(known)}, the new rows have {sorted(flat)}")
+        leading = flat["valid"].shape
+        for name, values in flat.items():
+            shape = values.shape
+            if shape[:2] != leading:
+                raise SpecError(
+                    f"replay column '{name}' has the leading dimensions {list(shape[:2])}, column 'valid' "
+                    f"{list(leading)}; all columns of a block share [T, b]"
+                )
+            if values.dtype != known[name].dtype or shape[2:] != known[name].row:
+                held = f"{known[name].dtype} {list(known[name].row)}"
+                raise SpecError(f"replay column '{name}' holds rows {held}, got {values.dtype} {list(shape[2:])}")
 
     def write(self, where: Any, slot: np.ndarray, rows: dict[str, np.ndarray]) -> None:
         """Stores rows [M, ...].

@@ -53,7 +53,6 @@ class RowStorage:
         self.table: ColumnTable | None = None
         self._options = options if options is not None else StorageOptions()
         self._in_time = in_time
-        self._signature: dict[str, Any] = {}
         self._everyone = np.arange(lane_num)
         self._level: int | None = 0  # rows ever written by every lane; None: not the same number
         self._gap_next = np.ones(lane_num, dtype=bool)
@@ -101,7 +100,7 @@ class RowStorage:
             raise SpecError(f"replay rows need the bool column 'valid' [T, b], got only {sorted(flat)}")
         row_num = len(flat["valid"])
         table = self.table or self._allocate(flat, self._options)
-        self._check(flat)
+        table.check(flat)
         if row_num > self.ring_len and length is None:
             length = np.full(len(lane_id), row_num)
         first = self.head[lane_id]
@@ -396,22 +395,4 @@ class RowStorage:
         plan = plan_memory(options, flat, self.capacity, self.lane_num, self.stride)
         plan.check()
         self.table = ColumnTable(plan, self.lane_num, options.spill_dir, by_content=not self._in_time)
-        self._signature = {k: (v.dtype, v.shape[2:]) for k, v in flat.items()}
         return self.table
-
-    def _check(self, flat: dict[str, np.ndarray]) -> None:
-        if flat.keys() != self._signature.keys():
-            raise SpecError(f"replay holds the columns {sorted(self._signature)}, the new rows have {sorted(flat)}")
-        leading = flat["valid"].shape
-        for name, values in flat.items():
-            shape = values.shape
-            if shape[:2] != leading:
-                raise SpecError(
-                    f"replay column '{name}' has the leading dimensions {list(shape[:2])}, column 'valid' "
-                    f"{list(leading)}; all columns of a block share [T, b]"
-                )
-            if (values.dtype, shape[2:]) != self._signature[name]:
-                dtype, row = self._signature[name]
-                raise SpecError(
-                    f"replay column '{name}' holds rows {dtype} {list(row)}, got {values.dtype} {list(shape[2:])}"
-                )

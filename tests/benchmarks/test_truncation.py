@@ -13,10 +13,12 @@ PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "truncation.py"
 
 @pytest.fixture(scope="module")
 def truncation() -> ModuleType:
+    sys.path.insert(0, str(PATH.parent))  # as for a script
     spec = importlib.util.spec_from_file_location("truncation", PATH)
     module = importlib.util.module_from_spec(spec)
     sys.modules["truncation"] = module
     spec.loader.exec_module(module)
+    sys.path.remove(str(PATH.parent))
     return module
 
 

@@ -133,8 +133,11 @@ def test_rates_forget_the_past():
 
 
 def test_a_run_shows_its_rates():
+    now = [0.0]
     replay = replay_of(range(10))
+    replay._thruput = tuple(Thruput(clock=lambda: now[0]) for _ in range(2))
     replay.sample(7)
+    now[0] += 1
     metrics = replay.metrics()
     assert metrics["time/insert_per_s"] > 0 and metrics["time/sample_per_s"] > 0
     assert metrics["time/sample_per_s"] / metrics["time/insert_per_s"] == pytest.approx(7 / 20, rel=0.01)
