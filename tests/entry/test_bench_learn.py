@@ -26,6 +26,7 @@ from nervex.entry.ledger import Point, Record, config_hash, differences, read_le
 from nervex.entry.ledger_table import all_table, recipe_table
 from nervex.entry.plot_ledger import common_grid, draw_records, seed_curve
 from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.checkpoint_writer import CheckpointWriter
 from nervex.utils.errors import ConfigError, RunFolderError
 from nervex.worker.monitor.jsonl_sink import read_metrics
 
@@ -150,13 +151,13 @@ def test_a_killed_seed_goes_on_and_ends_the_same(whole: Path, tmp_path: Path) ->
     code = f"""if True:
         import os, signal, sys
         from nervex.cli import main
-        from nervex.torch_utils.checkpoint import CheckpointManager
-        save = CheckpointManager.save
+        from nervex.torch_utils.checkpoint_writer import CheckpointWriter
+        save = CheckpointWriter.save
         def save_and_die(self, *args, **kwargs):
-            save(self, *args, **kwargs)
+            save(self, *args, **{{**kwargs, "wait": True}})
             if kwargs["metadata"]["env_step"] > {expected.solved_env_step}:
                 os.kill(os.getpid(), signal.SIGKILL)
-        CheckpointManager.save = save_and_die
+        CheckpointWriter.save = save_and_die
         main(sys.argv[1:])
     """
     options = {"--first-seed": 1, "--seeds": 1, "--ledger": tmp_path / "ledger", "--work": tmp_path / "work"}
@@ -175,14 +176,14 @@ def test_a_kill_within_the_confirmation_loses_nothing(
 ) -> None:
     """The evaluation at the bar is in metrics.jsonl, the checkpoint is from before it."""
     (expected,) = read_ledger(whole / "ledger", "cartpole_dqn")
-    original = CheckpointManager.save
+    original = CheckpointWriter.save
 
     def die(self: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("pin") and kwargs["metadata"]["env_step"] == expected.solved_env_step:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(CheckpointManager, "save", die)
+    monkeypatch.setattr(CheckpointWriter, "save", die)
     with pytest.raises(KeyboardInterrupt):
         bench(tmp_path)
     monkeypatch.undo()

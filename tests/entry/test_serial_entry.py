@@ -27,6 +27,7 @@ from nervex.entry.serial_run import SerialRun
 from nervex.envs import BaseEnv, BaseEnvInfo, BaseEnvTimestep, EnvElementInfo, register_env
 from nervex.policy import DQNPolicy
 from nervex.torch_utils.checkpoint import CheckpointManager
+from nervex.torch_utils.checkpoint_writer import CheckpointWriter
 from nervex.utils.config_helper import read_config
 from nervex.utils.errors import CheckpointError, ConfigError, EnvFault, NumericalError, RunFolderError
 from nervex.utils.registry import Registry
@@ -188,15 +189,14 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 def test_an_evaluation_is_not_repeated_after_a_kill_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(evaluator__eval_freq=20)
     train(tmp_path / "whole", cfg)
-    original = CheckpointManager.save
+    original = CheckpointWriter.save
 
-    def die(self: Any, *args: Any, **kwargs: Any) -> Any:
-        path = original(self, *args, **kwargs)
+    def die(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **{**kwargs, "wait": True})
         if kwargs.get("pin") and args[0] > 50:
             raise KeyboardInterrupt  # the run ends between the save of a new best and what follows it
-        return path
 
-    monkeypatch.setattr(CheckpointManager, "save", die)
+    monkeypatch.setattr(CheckpointWriter, "save", die)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "part", cfg)
     monkeypatch.undo()
@@ -493,7 +493,7 @@ def test_a_prioritized_replay_needs_priorities(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = CheckpointManager.save
+    original = CheckpointManager.write
     calls = []
 
     def full(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -502,7 +502,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
             raise CheckpointError("cannot write checkpoint: no space left on device")
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(CheckpointManager, "save", full)
+    monkeypatch.setattr(CheckpointManager, "write", full)
     with pytest.raises(CheckpointError, match="no space"):
         train(tmp_path / "run", config(learner__save_freq=20))
     monkeypatch.undo()
