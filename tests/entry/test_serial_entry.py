@@ -439,6 +439,8 @@ def test_a_faulty_env_ends_the_run_with_what_was_learned(
     saved = CheckpointManager(tmp_path / "run" / "checkpoints").load_latest()
     assert saved.tree["learner"]["last_iter"] == result["train_iter"]
     assert "--resume" in caplog.text
+    if fault != "raise":  # what a resumed run begins with does not depend on the fault
+        return
     (tmp_path / "fault").write_text("")
     assert train(tmp_path / "run", cfg, resume=True).result["stop_reason"] == "max_env_step"
 
