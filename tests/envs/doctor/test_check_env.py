@@ -6,7 +6,8 @@ import signal
 import gymnasium
 import numpy as np
 import pytest
-from doctor_envs import BASES, WALKS, Corridor, Hangs, Walk
+from base_envs import BASES, Corridor
+from doctor_envs import WALKS, Hangs, Walk
 from odd_envs import CORRECT, INSIDE
 
 from nervex.envs import Limits, check_env

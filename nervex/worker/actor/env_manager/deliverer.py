@@ -47,6 +47,14 @@ class Deliverer:
         ]
         self._all_at_rest = [ReadyBlock(all_lanes, obs) for obs in self._slot_obs]
 
+    def checked_lanes(self, lane_id: Any) -> np.ndarray:
+        """Returns lanes as int64 [b]; raises a SpecError unless each is there, and named once."""
+        lanes, num = np.asarray(lane_id, dtype=np.int64), len(self._all_lanes)
+        listed = lanes.tolist()
+        if lanes.ndim != 1 or len(set(listed)) != len(listed) or any(not 0 <= i < num for i in listed):
+            raise SpecError(f"got the lanes {listed}, expected each at most once, from 0 to {num - 1}")
+        return lanes
+
     def require_ready(self, lane_id: np.ndarray) -> None:
         """Raises a SpecError when a lane is still in flight."""
         if not self._all_ready and not self.ready_mask[lane_id].all():

@@ -70,16 +70,10 @@ class EnvManager(ABC):
         configs = list(env_cfg)
         if env_num < 1 or len(configs) != env_num:
             raise ConfigError(f"env_num is {env_num} and env_cfg holds {len(configs)} configs; give one config per env")
-        limits = {
-            "step_timeout_s": step_timeout_s,
-            "reset_timeout_s": reset_timeout_s,
-            "fault_window_s": fault_window_s,
-        }
-        for name, value in {"episode_num": episode_num, **limits}.items():
+        limits = {"episode_num": episode_num, "step_timeout_s": step_timeout_s, "reset_timeout_s": reset_timeout_s}
+        for name, value in limits.items():
             if value is not None and not float(value) > 0:
                 raise ConfigError(f"{name} of an env manager is {value}, expected a number above 0")
-        if fault_budget < 0:
-            raise ConfigError(f"fault_budget of an env manager is {fault_budget}, expected 0 or more")
         self.env_num = env_num
         self.episode_num = float(episode_num)
         self._env_fn = env_fn
@@ -190,7 +184,7 @@ class EnvManager(ABC):
         self._require_launched()
         full = lane_id is self._all_lanes
         if not full:
-            lane_id = self._checked_lanes(lane_id)
+            lane_id = self._deliverer.checked_lanes(lane_id)
             full = np.array_equal(lane_id, self._all_lanes)
         self._deliverer.require_ready(lane_id)
         self._action_writer.write(action, lane_id, full)
@@ -405,10 +399,3 @@ class EnvManager(ABC):
     def _require_launched(self) -> None:
         if not self._launched:
             raise EnvFault(f"the env manager does not run: {self._closed_by}; call launch()")
-
-    def _checked_lanes(self, lane_id: Any) -> np.ndarray:
-        lanes = np.asarray(lane_id, dtype=np.int64)
-        listed = lanes.tolist()
-        if lanes.ndim != 1 or len(set(listed)) != len(listed) or any(not 0 <= i < self.env_num for i in listed):
-            raise SpecError(f"got the lanes {listed}, expected each at most once, from 0 to {self.env_num - 1}")
-        return lanes

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections import deque
 
-from nervex.utils.errors import EnvFault
+from nervex.utils.errors import ConfigError, EnvFault
 
 _logger = logging.getLogger("nervex")
 
@@ -36,6 +36,10 @@ class FaultBudget:
     """
 
     def __init__(self, budget: int, window_s: float) -> None:
+        if budget < 0:
+            raise ConfigError(f"fault_budget of an env manager is {budget}, expected 0 or more")
+        if not float(window_s) > 0:
+            raise ConfigError(f"fault_window_s of an env manager is {window_s}, expected a number above 0")
         self.count = 0
         self._budget = budget
         self._window_s = window_s
