@@ -12,14 +12,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nerveX needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,video,atari,mujoco]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,video,atari,mujoco,lz4,offline,s3,docs]'
 	@touch $@
 
 train: setup
 	$(BIN)/nervex train cartpole_dqn
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not envpool"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not ray and not envpool"
 
 test-envpool: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[envpool]'
@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not envpool and not package and not learning"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not ray and not envpool and not package and not learning"
 
 # Measures nerveX beside other libraries (benchmarks/README.md); hours. `make bench BENCH=--quick` tries all of it once.
 bench: setup

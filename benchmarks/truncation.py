@@ -268,7 +268,8 @@ def main() -> int:
     parser.add_argument("--policy", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--convention", nargs="+", default=list(CONVENTIONS), choices=CONVENTIONS)
     parser.add_argument("--end", nargs="+", default=list(ENDS), choices=ENDS)
-    parser.add_argument("--peer", metavar="PYTHON", help="interpreter with Stable-Baselines3, for its rows")
+    parser.add_argument("--peer", nargs="+", default=[], metavar="NAME=PYTHON",
+                        help="sb3 or tianshou, and an interpreter that has it, for its rows")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -278,9 +279,10 @@ def main() -> int:
                 rows.append(row(name, convention, end, learned(name, convention, end)))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     wrong = [r for r in rows if not r["right"]]
-    if args.peer:
-        script = Path(__file__).parent / "peers" / "sb3_truncation.py"
-        output = subprocess.run([args.peer, str(script)], check=True, capture_output=True, text=True).stdout
+    for peer in args.peer:
+        name, _, python = peer.partition("=")
+        script = Path(__file__).parent / "peers" / f"{name}_truncation.py"
+        output = subprocess.run([python, str(script)], check=True, stdout=subprocess.PIPE, text=True).stdout
         rows += [row(r["policy"], r["convention"], r["end"], np.array(r["value"]))
                  for r in map(json.loads, output.splitlines())]  # fmt: skip
     print(table(rows))

@@ -1,7 +1,7 @@
 """What vector envs of other libraries make of an env that breaks: one line a fault.
 
 python benchmarks/peers/env_faults.py gymnasium
-python benchmarks/peers/env_faults.py sb3      # by an interpreter that has Stable-Baselines3
+python benchmarks/peers/env_faults.py sb3      # or tianshou, torchrl: by an interpreter that has it
 
 Every case runs in a process of its own, which has ``--patience-s`` after the fault to go on; one that does not hangs.
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,40 @@ class BreakingEnv(gymnasium.Env):
         return self._breaker.step(), 0.0, False, False, {}
 
 
-def vector(peer: str, fault: str, mark: str) -> Any:
-    """Returns the peer's vector env in processes."""
+def stepper(peer: str, fault: str, mark: str) -> Callable[[], Any]:
+    """Starts the peer's vector env in processes and returns a function that steps it and gives the observations."""
     makers = [lambda i=i: BreakingEnv(fault if i == 0 else None, mark) for i in range(ENV_NUM)]
+    if peer == "torchrl":
+        return _torchrl_stepper(makers)
     if peer == "gymnasium":
-        return gymnasium.vector.AsyncVectorEnv(makers)
-    return importlib.import_module("stable_baselines3.common.vec_env").SubprocVecEnv(makers, "fork")
+        envs: Any = gymnasium.vector.AsyncVectorEnv(makers)
+    elif peer == "sb3":
+        envs = importlib.import_module("stable_baselines3.common.vec_env").SubprocVecEnv(makers, "fork")
+    else:
+        envs = importlib.import_module("tianshou.env").SubprocVectorEnv(makers)
+    envs.reset()
+    return lambda: envs.step(np.zeros(ENV_NUM, np.int64))[0]
+
+
+def _torchrl_stepper(makers: list[Callable[[], Any]]) -> Callable[[], Any]:
+    library = importlib.import_module("torchrl.envs")
+    envs = library.ParallelEnv(ENV_NUM, [lambda make=make: library.GymWrapper(make()) for make in makers])
+    data = envs.rand_action(envs.reset())
+
+    def step() -> Any:
+        return envs.step(data.clone())["next", "observation"].numpy()
+
+    return step
 
 
 def play(peer: str, fault: str, mark: str) -> dict[str, Any]:
     """Steps past the fault and returns what happened."""
-    envs = vector(peer, fault, mark)
-    envs.reset()
+    step = stepper(peer, fault, mark)
     try:
         for _ in range(2 * BREAK_AT):
-            obs = envs.step(np.zeros(ENV_NUM, np.int64))[0]
+            obs = np.asarray(step())
+            if obs.dtype == object:
+                return {"outcome": "hands the wrong shape on"}
             if not np.isfinite(obs).all():
                 return {"outcome": "hands the NaN on"}
     except Exception as e:
@@ -67,17 +87,15 @@ def play(peer: str, fault: str, mark: str) -> dict[str, Any]:
 def case(peer: str, fault: str, patience_s: float) -> dict[str, Any]:
     """Runs one case in a process group of its own, of which nothing is left afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        mark = Path(folder) / "mark"
+        mark, said = Path(folder) / "mark", Path(folder) / "said"
         command = [sys.executable, __file__, peer, "--fault", fault, "--mark", str(mark)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-        )
-        assert process.stdout is not None
+        with said.open("w") as out:  # no pipe: workers that outlive their parent would hold it open
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             while process.poll() is None and not mark.exists():
                 time.sleep(0.1)
             process.wait(patience_s)
-            lines = process.stdout.read().splitlines() if process.returncode == 0 else []
+            lines = said.read_text().splitlines() if process.returncode == 0 else []
             return json.loads(lines[-1]) if lines else {"outcome": f"ends with exit code {process.returncode}"}
         except subprocess.TimeoutExpired:
             return {"outcome": f"hangs (for {patience_s:g} s and more)"}
@@ -89,7 +107,7 @@ def case(peer: str, fault: str, patience_s: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", choices=("gymnasium", "sb3"))
+    parser.add_argument("peer", choices=("gymnasium", "sb3", "tianshou", "torchrl"))
     parser.add_argument("--patience-s", type=float, default=60.0)
     parser.add_argument("--fault", choices=FAULTS)
     parser.add_argument("--mark")
