@@ -203,7 +203,7 @@ def test_an_env_of_elements_behind_a_manager() -> None:
     manager.launch()
     returns = {}
     while not manager.done:
-        for env_id, timestep in manager.step({i: 1 for i in manager.next_obs}).items():
+        for env_id, timestep in manager.step(dict.fromkeys(manager.next_obs, 1)).items():
             assert timestep.obs.shape == (7,) and timestep.obs.dtype == torch.float32
             if timestep.done:
                 returns[env_id] = (timestep.info["final_eval_reward"], float(timestep.obs[-1]))
