@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervex.utils import LoggedModel, LoggedValue, NaturalTime, TickTime, TimeProxy
@@ -45,6 +45,7 @@ def test_a_value_set_again_at_one_time_replaces_the_first() -> None:
     assert monitor.range_values["loss"]() == [((4, 5), 3.0)]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.none() | st.integers(0, 9)), max_size=40),
     st.sampled_from([1, 3, 8, float("inf")]),

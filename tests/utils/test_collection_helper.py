@@ -2,7 +2,7 @@ from collections import namedtuple
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervex.utils import default_get, dicts_to_lists, iter_mapping, list_split, lists_to_dicts, squeeze
@@ -27,11 +27,13 @@ def test_lists_to_dicts() -> None:
     assert lists_to_dicts([Step(1, 0.5), Step(2, 1.5)]) == Step([1, 2], [0.5, 1.5])
 
 
+@settings(max_examples=40)
 @given(st.lists(st.fixed_dictionaries({"a": st.integers(), "b": st.booleans()}), min_size=1))
 def test_lists_to_dicts_is_undone(data: list[dict[str, Any]]) -> None:
     assert dicts_to_lists(lists_to_dicts(data)) == data
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers()), st.integers(1, 7))
 def test_list_split(data: list[int], step: int) -> None:
     blocks, residual = list_split(data, step)

@@ -2,7 +2,7 @@ import logging
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervex.utils import LimitedSpaceContainer, SingletonMetaclass, error_wrapper, override
@@ -87,6 +87,7 @@ def test_error_wrapper(caplog: pytest.LogCaptureFixture) -> None:
         error_wrapper(stop, None)()
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2), st.integers(0, 3), st.lists(st.sampled_from("armd")))
 def test_limited_space_against_a_slow_count(low: int, extra: int, calls: list[str]) -> None:
     space = LimitedSpaceContainer(low, low + extra)

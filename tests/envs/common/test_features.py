@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -60,6 +60,7 @@ def test_a_number_alone_has_no_dimension_of_its_own() -> None:
     assert common.batch_binary_encode(5, 3).tolist() == [1, 0, 1]
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.int64, hnp.array_shapes(max_dims=3), elements=st.integers(0, 2**20 - 1)))
 def test_binary_codes_are_read_back(x: np.ndarray) -> None:
     code = common.batch_binary_encode(x, 20)
@@ -67,6 +68,7 @@ def test_binary_codes_are_read_back(x: np.ndarray) -> None:
     assert [int("".join("01"[int(bit)] for bit in row), 2) for row in code.reshape(-1, 20)] == x.reshape(-1).tolist()
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=2), elements=st.floats(0, 50, width=32)), st.integers(1, 60))
 def test_bins_against_a_slow_loop(v: np.ndarray, max_val: int) -> None:
     for name, args, bin_of in [
@@ -80,6 +82,7 @@ def test_bins_against_a_slow_loop(v: np.ndarray, max_val: int) -> None:
         assert got.argmax(-1).reshape(-1).tolist() == expected
 
 
+@settings(max_examples=40)
 @given(st.permutations(range(6)), st.lists(st.integers(0, 5), min_size=1))
 def test_table_and_dictionary_say_the_same_and_come_back(order: list[int], ids: list[int]) -> None:
     array = common.reorder_one_hot_array(ids, order, 6)
@@ -105,6 +108,7 @@ def test_position_vector() -> None:
     np.testing.assert_allclose(common.get_position_vector(100 * math.pi)[32:34], [0, -1], atol=1e-6)
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, 5, elements=st.floats(-3, 3, width=32)), st.floats(-9, 9), st.floats(0.01, 9))
 def test_an_affine_map_keeps_its_bounds_and_is_undone(data: np.ndarray, low: float, width: float) -> None:
     got = common.affine_transform(data, min_val=low, max_val=low + width)
