@@ -1,7 +1,7 @@
 """Variables of several kinds in TensorBoard event files, and the pair of a text logger and such a one."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nervex.utils.errors import ConfigError, did_you_mean
 from nervex.utils.log_helper import TextLogger
 
-_ADD = {
+_ADD: dict[str, Callable[..., None]] = {
     "scalar": SummaryWriter.add_scalar,
     "scalars": SummaryWriter.add_scalars,
     "text": SummaryWriter.add_text,
