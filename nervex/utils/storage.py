@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Storage:
             MissingExtraError: S3 is asked for and s3fs is not installed.
         """
         if self._is_s3(path):
-            return bytes(self._s3("read", path, "_cat_file"))
+            return bytes(self._s3("read", path, lambda service, name: service._cat_file(name)))
         try:
             return Path(path).read_bytes()
         except OSError as e:
@@ -69,7 +70,7 @@ class Storage:
             MissingExtraError: S3 is asked for and s3fs is not installed.
         """
         if self._is_s3(path):
-            self._s3("write", path, "_pipe_file", data)
+            self._s3("write", path, lambda service, name: service._pipe_file(name, data))
             return
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,7 @@ class Storage:
             MissingExtraError: S3 is asked for and s3fs is not installed.
         """
         if self._is_s3(path):
-            self._s3("remove", path, "_info")  # S3 itself is content when there is nothing to remove
-            self._s3("remove", path, "_rm_file")
+            self._s3("remove", path, _remove_object)
             return
         try:
             Path(path).unlink()
@@ -101,13 +101,13 @@ class Storage:
             raise ConfigError(f"{path} is in an S3 storage, and fs_type is '{self.fs_type}'; use 'ceph'")
         return bool(mark) or self.fs_type == "ceph"
 
-    def _s3(self, verb: str, path: str | os.PathLike[str], call: str, *args: Any) -> Any:
+    def _s3(self, verb: str, path: str | os.PathLike[str], call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         name = os.fspath(path).removeprefix(_S3_PREFIX)
         began = time.monotonic()
         try:
             service = self._service()
-            # the calls without an underscore wait for ever
-            return sync(service.loop, getattr(service, call), name, *args, timeout=self.timeout_s)
+            # the service's own calls, those without an underscore, have no limit
+            return sync(service.loop, call, service, name, timeout=self.timeout_s)
         except FileNotFoundError as e:
             raise StorageError(f"cannot {verb} {_S3_PREFIX}{name} {self._at()}: no such bucket or key") from e
         except ImportError as e:
@@ -131,6 +131,13 @@ class Storage:
 
     def _at(self) -> str:
         return f"at {self.endpoint_url or os.environ.get('AWS_ENDPOINT_URL') or 'AWS'}"
+
+
+async def _remove_object(service: Any, name: str) -> None:
+    # S3 is content where there is nothing to remove, and takes the first part of a name for a folder
+    if (await service._info(name))["type"] != "file":
+        raise FileNotFoundError(name)
+    await service._rm_file(name)
 
 
 def try_import_ceph() -> Any:

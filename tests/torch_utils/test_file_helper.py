@@ -114,6 +114,8 @@ def test_an_object_in_s3(s3_server: str, path: str, fs_type: str | None) -> None
     assert client.get_object(Bucket="runs", Key=key)["Body"].read().startswith(b"nvX1none")
     save_file(path, "other", fs_type, **where)
     assert read_file(path, fs_type, **where) == "other"
+    with pytest.raises(StorageError, match="no such bucket or key"):
+        remove_file(path.rpartition("/")[0], "ceph", **where)
     remove_file(path, fs_type, **where)
     for call in (read_file, remove_file):
         with pytest.raises(StorageError, match=rf"cannot \w+ s3://runs/\S+ at {s3_server}: no such bucket or key"):

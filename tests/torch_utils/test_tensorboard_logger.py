@@ -29,6 +29,7 @@ def test_both_loggers_write(tmp_path: Path) -> None:
     picture.add_one_time_step(np.array([0.0, 1.0]))
     board.print_vars({"actions": picture.get_image(), "note": "half way"}, 6)
     board.flush()
+    assert [e.step for e in events(tmp_path / "learner_tb_logger").Scalars("loss")] == [3, 5]
     board.close()
     board.close()
     text.close()

@@ -17,6 +17,7 @@ def test_text_logger(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     logger.print_vars({"hidden": 1}, level=logging.DEBUG)
     logger.close()
     logger.close()
+    logger.info("too late")
     text = (tmp_path / "logs" / "learner_logger.txt").read_text()
     assert text == capsys.readouterr().err
     assert "[INFO] 100% of it\n" in text and "[ERROR] lost\n" in text
