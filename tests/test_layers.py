@@ -29,7 +29,10 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "envpool": ("nervex/worker/actor/env_manager/", "app_zoo/"),
     "imageio_ffmpeg": ("nervex/utils/video.py",),
     "matplotlib": ("nervex/entry/plot.py", "nervex/entry/plot_ledger.py"),
-    "lz4": ("nervex/data/lz4_store.py",),
+    "lz4": ("nervex/data/lz4_store.py", "nervex/torch_utils/compression_helper.py"),
+    "fsspec": ("nervex/utils/storage.py",),
+    "s3fs": (),  # by fsspec, where S3 is asked for
+    "filelock": ("nervex/utils/lock_helper.py",),
     "numba": ("nervex/kernels/jit.py",),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),

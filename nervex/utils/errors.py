@@ -38,6 +38,18 @@ class NumericalError(NerveXError, ArithmeticError):
     """A loss, gradient, weight or action is not finite."""
 
 
+class StorageError(NerveXError, OSError):
+    """A file or object is missing, damaged or foreign, or its storage is away, too slow or refuses."""
+
+
+class DistributedError(NerveXError, RuntimeError):
+    """Processes that train together do not find each other, or one of them is gone."""
+
+
+class LockTimeoutError(NerveXError, TimeoutError):
+    """A lock was not free within its limit."""
+
+
 class CheckpointError(NerveXError, RuntimeError):
     """A checkpoint is missing, damaged, foreign, or could not be written."""
 

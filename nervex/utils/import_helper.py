@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from nervex.utils.errors import ConfigError, did_you_mean
+
+_logger = logging.getLogger("nervex")
 
 
 def import_names(names: Sequence[str], where: str, package: str = "") -> list[ModuleType]:
@@ -28,6 +31,32 @@ def import_names(names: Sequence[str], where: str, package: str = "") -> list[Mo
         ConfigError: a module cannot be found or raises at import; the cause is chained.
     """
     return [_import_path(Path(n), where, package) if n.endswith(".py") else _import_module(n, where) for n in names]
+
+
+def import_module(modules: Sequence[str]) -> None:
+    """Imports modules for what they register.
+
+    Args:
+        modules: names, or absolute paths of Python files.
+
+    Raises:
+        ConfigError: a module cannot be found or raises at import; the cause is chained.
+    """
+    if isinstance(modules, str):
+        raise ConfigError(f"import_module got the text '{modules}'; expected a list of names, ['{modules}']")
+    import_names(modules, "import_module")
+
+
+def try_import_mc() -> ModuleType | None:
+    """Returns the client of a cluster's memory cache, module ``mc``; None, with a line in the log, where there is none.
+
+    ``read_file(..., fs_type='mc')`` needs none: it reads the file behind the cache.
+    """
+    try:
+        return importlib.import_module("mc")
+    except ImportError:
+        _logger.warning("there is no memory cache client (module mc) here; files are read from where they are")
+        return None
 
 
 def import_object(name: str, where: str, package: str = "") -> Any:
