@@ -130,6 +130,7 @@ class CudaFetcher:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            self._queue = queue.Queue(1)  # lets go of what was ready
 
     def __enter__(self) -> "CudaFetcher":
         self.run()

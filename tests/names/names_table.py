@@ -17,7 +17,7 @@ class Name(NamedTuple):
         package: that gives it.
         name: of the function or class.
         methods: of the class that are tried one by one; none: it is tried as a whole.
-        test: file that pins it.
+        test: file that pins it, or a part of it, as pytest is given it.
         waits: it is made elsewhere and not here yet.
     """
 

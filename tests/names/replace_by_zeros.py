@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # as in tests/conftest.py, which comes after torch here
 
-import hypothesis  # noqa: F401 (loaded once, before the forks)
+import hypothesis
+import numba  # noqa: F401 (this and the next but one are loaded once, before the forks)
 import pytest
+import scipy.optimize  # noqa: F401
 import torch
+import torch._dynamo
 from names_table import ROOT, Name, read_names
 from zeroed import replace
 
@@ -113,6 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = options.only
         names = [n for n in names if n.name in wanted or n.path in wanted or any(w in n.test for w in wanted)]
     survivors, tried, sound = [], 0, {}
+    # the first failure will do: no smaller one is looked for
+    hypothesis.settings.register_profile("first", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
+    hypothesis.settings.load_profile("first")
     start_s = time.monotonic()
     for name in names:
         for method in name.methods or (None,):

@@ -56,7 +56,7 @@ def test_zeros_of_functions_modules_and_objects() -> None:
     assert zeros(nn.Linear(2, 3))(torch.ones(1, 2)).tolist() == [[0, 0, 0]]
     assert zeros(nn.LayerNorm)(3)(torch.ones(1, 3)).tolist() == [[0, 0, 0]]
     thing = Thing()
-    assert zeros(thing).x == 0 and thing.x == 3
+    assert zeros(thing).x == 0 and thing.x == 3 and zeros(object()) is None
 
 
 def test_what_is_there_for_its_effect_does_nothing() -> None:

@@ -48,15 +48,15 @@ def _module(value: nn.Module) -> nn.Module:
 
 
 def _blank(value: Any) -> Any:
-    """Returns a copy of an object whose plain attributes are zeros; None where that cannot be."""
-    if value is None or not hasattr(value, "__dict__"):
-        return None
+    """Returns a copy of an object whose plain attributes are zeros; None if it has none, or cannot be copied."""
+    plain = torch.Tensor | np.ndarray | dict | list | tuple | int | float | str
+    attributes = {k: zeros(v) for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, plain)}
     try:
-        blank = copy.copy(value)
+        blank = copy.copy(value) if attributes else None
     except TypeError:
         return None
-    plain = torch.Tensor | np.ndarray | dict | list | tuple | int | float | str
-    blank.__dict__.update({k: zeros(v) for k, v in vars(value).items() if isinstance(v, plain)})
+    if blank is not None:
+        blank.__dict__.update(attributes)
     return blank
 
 
