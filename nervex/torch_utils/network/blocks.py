@@ -12,6 +12,11 @@ from nervex.utils.errors import ConfigError
 
 _INIT_TYPES = ("xavier", "kaiming", "orthogonal")
 _PAD_MODES = {"zero": "zeros", "reflect": "reflect", "replication": "replicate"}
+_NORMS = {  # of blocks whose input has so many dimensions behind its channels; None: channels come last
+    None: (None, "BN", "LN", "SyncBN"),
+    1: (None, "BN", "IN", "SyncBN"),
+    2: (None, "BN", "IN", "SyncBN", "AdaptiveIN"),
+}
 Size = int | tuple[int, ...]
 
 
@@ -72,7 +77,7 @@ def conv1d_block(
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in ``torch.nn.Conv1d``.
         activation: module; None: none.
-        norm_type: ``'BN'`` or ``'IN'``; None: none.
+        norm_type: ``'BN'``, ``'IN'`` or ``'SyncBN'``; None: none.
     """
     conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
     return _block(conv, (in_channels, out_channels), 1, activation, norm_type)
@@ -142,7 +147,7 @@ def fc_block(
     Args:
         in_channels, out_channels: features.
         activation: module; None: none.
-        norm_type: ``'LN'``, or ``'BN'`` or ``'IN'`` for inputs [B, in_channels]; None: none.
+        norm_type: ``'LN'``, or ``'BN'`` or ``'SyncBN'`` for inputs [B, in_channels]; None: none.
         use_dropout: drop features at random while training.
         dropout_probability: of each feature.
     """
@@ -236,5 +241,6 @@ def _block(
     norm_type: str | None,
     last: Sequence[nn.Module] = (),
 ) -> nn.Sequential:
+    check_name(f"norm_type of a {type(layer).__name__} block", norm_type, _NORMS[image_dim])
     norm = [] if norm_type is None else [build_normalization(norm_type, image_dim or 1)(sizes[1])]
     return _Block(layer, [*norm, *([] if activation is None else [activation]), *last], sizes, image_dim)

@@ -112,7 +112,8 @@ class GroupSyncBatchNorm(nn.SyncBatchNorm):
 
 def _process_group(size: int | None) -> object | None:
     """Returns the group of this process; None: all processes, or there is one only."""
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    world = torch.distributed.get_world_size() if several else 1
     if size is None or size == world:
         return None
     if size < 1 or world % size:

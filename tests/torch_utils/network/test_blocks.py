@@ -160,8 +160,11 @@ def test_wrong_shapes_are_told():
 def test_wrong_arguments_are_told():
     with pytest.raises(ConfigError, match="unknown pad_type 'zeros'; did you mean 'zero'"):
         conv2d_block(1, 1, 1, pad_type="zeros")
-    with pytest.raises(ConfigError, match="unknown norm_type 'BM'"):
-        fc_block(1, 1, norm_type="BM")
+    for make, norm_type in ((fc_block, "IN"), (noise_block, "AdaptiveIN"), (conv1d_block, "AdaptiveIN"),
+                            (conv2d_block, "LN"), (deconv2d_block, "LN")):  # fmt: skip
+        size = () if make in (fc_block, noise_block) else (1,)
+        with pytest.raises(ConfigError, match=rf"unknown norm_type of a \w+ block '{norm_type}'.*known: None, BN"):
+            make(1, 1, *size, norm_type=norm_type)
     with pytest.raises(ConfigError, match="unknown init_type 'xaver'; did you mean 'xavier'"):
         weight_init_(torch.empty(2, 2), "xaver")
     with pytest.raises(ConfigError, match="weight_init_: unknown activation 'swish'"):
