@@ -9,6 +9,8 @@ __getattr__, __dir__ = lazy_exports(
         "BaseAgent": "nervex.agent.agent",
         "AgentPlugin": "nervex.agent.plugin",
         "IAgentPlugin": "nervex.agent.plugin",
+        "IAgentStatelessPlugin": "nervex.agent.plugin",
+        "IAgentStatefulPlugin": "nervex.agent.plugin",
         "register_plugin": "nervex.agent.plugin",
         "PLUGIN_REGISTRY": "nervex.agent.plugin",
     },

@@ -53,7 +53,7 @@ class AgentPlugin:
         """Restores what :meth:`state_dict` gave."""
 
 
-IAgentPlugin = AgentPlugin
+IAgentPlugin = IAgentStatelessPlugin = IAgentStatefulPlugin = AgentPlugin
 
 
 def register_plugin(name: str, plugin_class: type[AgentPlugin]) -> None:

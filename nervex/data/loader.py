@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nervex.data.replay import Draw, Replay
-from nervex.torch_utils.device import to_device
+from nervex.torch_utils.transfer import AheadCopy
 from nervex.utils.tree import tree_leaves, tree_map
 
 Source = Callable[[int], Any]
@@ -75,7 +75,7 @@ class AsyncDataLoader:
         self._collate = stack_items if collate_fn is None else collate_fn
         self._depth = depth
         self._timeout_s = timeout_s
-        self._stream: Any = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._copy = AheadCopy(self._device)
         self._ahead: deque[tuple[Draw | None, Future[Any]]] = deque()
         self._thread = ThreadPoolExecutor(1, "nervex-loader")
         self._workers = ThreadPoolExecutor(num_workers, "nervex-loader-worker") if num_workers else None
@@ -141,12 +141,12 @@ class AsyncDataLoader:
         made = self._made_ahead()
         if made is None and self._replay is not None:
             draw = self._replay.draw(self._batch_size, policy_version)
-            made = None if draw is None else self._copied(self._replay.fetch(draw))
+            made = None if draw is None else self._copy.send(self._replay.fetch(draw))
         elif made is None:
             made = self._result(self._thread.submit(self._from_source))
         if made is None:
             return None
-        batch = self._received(made)
+        batch = self._copy.receive(made)
         if self._replay is None or (not self._replay.prioritized and self._pays(batch)):
             self._ask(min(wanted - 1, self._depth), None if policy_version is None else policy_version + 1)
         return batch
@@ -199,7 +199,7 @@ class AsyncDataLoader:
             self._ahead.clear()
 
     def _from_replay(self, replay: Replay, draw: Draw) -> Any:
-        return None if draw.taken_back else self._copied(replay.fetch(draw))
+        return None if draw.taken_back else self._copy.send(replay.fetch(draw))
 
     def _from_source(self) -> Any:
         if self._closing.is_set():
@@ -208,7 +208,7 @@ class AsyncDataLoader:
         data = self._source(self._batch_size)
         if isinstance(data, list):
             data = self._collate(self._made(data)) if data else None
-        return None if data is None else self._copied(data)
+        return None if data is None else self._copy.send(data)
 
     def _made(self, items: list[Any]) -> list[Any]:
         """Calls the items that are functions, in order."""
@@ -217,27 +217,6 @@ class AsyncDataLoader:
         size = self._chunk_size or -(-len(items) // self._worker_num)
         chunks = [items[i : i + size] for i in range(0, len(items), size)]
         return [item for chunk in self._workers.map(_call, chunks) for item in chunk]
-
-    def _copied(self, batch: Any) -> tuple[Any, Any]:
-        """Returns a batch on the device and the event after which it may be read there."""
-        if self._stream is None:
-            return (batch if self._device.type == "cpu" else to_device(batch, self._device)), None
-        with torch.cuda.stream(self._stream):
-            pinned = tree_map(lambda x: x.pin_memory() if isinstance(x, torch.Tensor) else x, batch)
-            moved = to_device(pinned, self._device)
-            event = torch.cuda.Event()
-            event.record(self._stream)
-        return moved, (event, pinned)  # pinned memory must stay until it was copied
-
-    def _received(self, made: tuple[Any, Any]) -> Any:
-        batch, copied = made
-        if copied is not None:
-            stream = torch.cuda.current_stream(self._device)
-            stream.wait_event(copied[0])
-            for leaf in tree_leaves(batch):
-                if isinstance(leaf, torch.Tensor):
-                    leaf.record_stream(stream)
-        return batch
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,12 +1,13 @@
 """Where tensors live, and how many threads work on them."""
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from nervex.torch_utils.nested import map_nested
 
 # A forward and a backward pass touch each weight of a dense layer 2 + 4 times per row of the batch.
 _FLOPS_PER_PARAM_AND_ROW = 6
@@ -28,22 +29,17 @@ def to_device(item: Any, device: str | torch.device, ignore_keys: Sequence[str] 
         TypeError: something in ``item`` cannot be moved.
     """
     target = torch.device(device)
-    if isinstance(item, Tensor):
-        return item.to(target, non_blocking=target.type == "cuda")
-    if isinstance(item, nn.Module):
-        return item.to(target)
-    if isinstance(item, dict):
-        moved = copy.copy(item)
-        for key, value in item.items():
-            if key not in ignore_keys:
-                moved[key] = to_device(value, target, ignore_keys)
-        return moved
-    if isinstance(item, list | tuple):
-        parts = [to_device(v, target, ignore_keys) for v in item]
-        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-    if item is None or isinstance(item, bool | int | float | str):
-        return item
-    raise TypeError(f"to_device cannot move a {type(item).__name__} to {target}; make it a tensor first")
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(target, non_blocking=target.type == "cuda")
+        if isinstance(value, nn.Module):
+            return value.to(target)
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"to_device cannot move a {type(value).__name__} to {target}; make it a tensor first")
+
+    return map_nested(move, item, ignore_keys)
 
 
 def pick_threads(param_count: int, batch_size: int) -> int:

@@ -1,12 +1,13 @@
 """Guards against gradients that are far larger than usual, for any optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from nervex.utils.errors import CheckpointError, ConfigError, did_you_mean
+from nervex.torch_utils.checks import check_name
+from nervex.utils.errors import CheckpointError, ConfigError
 
 CLIP_TYPES = ("clip_momentum", "clip_value", "clip_norm", "clip_momentum_norm")
 IGNORE_TYPES = ("ignore_momentum", "ignore_value", "ignore_norm", "ignore_momentum_norm")
@@ -259,10 +260,27 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     return torch.nn.utils.get_total_norm(list(tensors), norm_type)
 
 
-def check_name(option: str, value: str | None, names: Sequence[str | None]) -> None:
-    """Raises ConfigError unless ``value`` is one of ``names``."""
-    if value not in names:
-        known = [n for n in names if n is not None]
-        raise ConfigError(
-            f"unknown {option} '{value}'{did_you_mean(str(value), known)} (known: {', '.join(map(str, names))})"
-        )
+def grad_ignore_norm(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2) -> None:
+    """Zeroes all gradients of ``parameters`` where their norm, taken as one vector, is above ``max_norm`` or is not a
+    number. In place.
+
+    Args:
+        parameters: those without a gradient do not count.
+        max_norm: threshold, above 0.
+        norm_type: p of the p-norm.
+
+    Raises:
+        ConfigError: ``max_norm`` is not positive.
+    """
+    guard = GradGuard(0, grad_ignore_type="ignore_norm", ignore_value=max_norm, ignore_norm_type=norm_type)
+    guard.apply(list(parameters))
+
+
+def grad_ignore_value(parameters: Iterable[Tensor], clip_value: float) -> None:
+    """Zeroes all gradients of ``parameters`` where any element of any of them is, in absolute value, above
+    ``clip_value`` or not a number. In place.
+
+    Raises:
+        ConfigError: ``clip_value`` is not positive.
+    """
+    GradGuard(0, grad_ignore_type="ignore_value", ignore_value=clip_value).apply(list(parameters))

@@ -8,7 +8,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from nervex.torch_utils.grad_clip import GradGuard, GuardOptions, check_name, total_norm
+from nervex.torch_utils.checks import check_name
+from nervex.torch_utils.grad_clip import GradGuard, GuardOptions, total_norm
 from nervex.utils.errors import CheckpointError, ConfigError
 
 OPTIM_TYPES = ("adam", "adamw")

@@ -352,3 +352,14 @@ def test_names_of_the_family(build, image, memory, noise, distribution):
     assert any(isinstance(m, NoisyLinear) for m in modules) is noise
     assert any(isinstance(m, DistributionHead) for m in modules) is distribution
     assert any(isinstance(m, DuelingHead) for m in modules)
+    other = DiscreteNet(
+        (1, 36, 36) if image else 4,
+        2,
+        encoder_type="conv2d" if image else "fc",
+        rnn_type="lstm" if memory else None,
+        noise=noise,
+        distribution=distribution,
+    )
+    other.load_state_dict(net.state_dict())
+    x = torch.rand(3, 1, 36, 36) if image else OBS
+    assert torch.equal(net(x)["logit"], other(x)["logit"]) and net(x)["logit"].abs().min() > 0

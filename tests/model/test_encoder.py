@@ -156,3 +156,14 @@ class TestMappings:
     def test_any_key(self, key):
         encoder = build_encoder({key: 2}, 16, None)
         assert torch.equal(encoder({key: torch.ones(1, 2)}), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("norm_type", [None, "LN"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_vectors_go_through_linear_layers_norms_and_activations(norm_type, activation):
+    encoder, x = FCEncoder(3, (5, 6), 4, norm_type, activation), torch.randint(9, (7, 3))
+    y = x.float()
+    for layer in [m for m in encoder.main if isinstance(m, nn.Linear)]:
+        y = y @ layer.weight.T + layer.bias
+        y = getattr(torch, activation)(F.layer_norm(y, y.shape[1:]) if norm_type else y)
+    assert encoder(x).shape == (7, 4) and torch.allclose(encoder(x), y, atol=1e-5) and y.abs().max() > 0

@@ -196,3 +196,12 @@ def test_refusals(kwargs, message):
 def test_unknown_mode():
     with pytest.raises(ConfigError, match="ValueAC has no mode 'compute_actio'; did you mean 'compute_action'"):
         ValueAC(4, 3)(OBS, mode="compute_actio")
+
+
+@pytest.mark.parametrize("build, obs_dim, encoder_type", [(FCValueAC, 4, "fc"), (ConvValueAC, (1, 36, 36), "conv2d")])
+def test_names_of_the_family_compute_what_their_options_do(build, obs_dim, encoder_type):
+    net, other = build(obs_dim, 3), ValueAC(obs_dim, 3, encoder_type=encoder_type)
+    other.load_state_dict(net.state_dict())
+    x = OBS if encoder_type == "fc" else torch.rand(3, 1, 36, 36)
+    for key in ("logit", "value"):
+        assert torch.equal(net(x)[key], other(x)[key]) and net(x)[key].abs().max() > 0

@@ -1,9 +1,11 @@
 """The guard by itself; ``test_optimizer.py`` holds it against a slow twin inside of the optimizers."""
 
+import math
+
 import pytest
 import torch
 
-from nervex.torch_utils.grad_clip import GradGuard
+from nervex.torch_utils.grad_clip import GradGuard, grad_ignore_norm, grad_ignore_value
 from nervex.utils.errors import CheckpointError, ConfigError
 
 
@@ -66,3 +68,31 @@ def test_state_round_trip():
 def test_a_threshold_that_is_missing():
     with pytest.raises(ConfigError, match="'clip_value' needs a positive clip_value, got None; set clip_value"):
         GradGuard(0.9, grad_clip_type="clip_value")
+
+
+@pytest.mark.parametrize("norm_type, norm", [(2, 5.0), (1, 7.0), (math.inf, 4.0)])
+def test_grad_ignore_norm_zeroes_all_or_nothing(norm_type, norm):
+    for limit, kept in ((norm + 0.1, True), (norm - 0.1, False)):
+        params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
+        params[0].grad, params[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
+        grad_ignore_norm(iter(params), limit, norm_type)
+        assert [params[0].grad.item(), params[1].grad.item()] == ([3.0, -4.0] if kept else [0.0, 0.0])
+        assert params[2].grad is None
+
+
+def test_grad_ignore_value_looks_at_each_element():
+    for limit, kept in ((4.0, True), (3.9, False)):
+        params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+        params[0].grad, params[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
+        grad_ignore_value(params, limit)
+        assert [p.grad.item() for p in params] == ([3.0, -4.0] if kept else [0.0, 0.0])
+
+
+@pytest.mark.parametrize("ignore", [grad_ignore_norm, grad_ignore_value])
+def test_grad_ignore_takes_what_is_not_finite_for_too_large(ignore):
+    params = [torch.nn.Parameter(torch.zeros(2))]
+    params[0].grad = torch.tensor([float("nan"), 1.0])
+    ignore(params, 100.0)
+    assert params[0].grad.tolist() == [0.0, 0.0]
+    with pytest.raises(ConfigError, match="needs a positive ignore_value, got 0"):
+        ignore(params, 0)
