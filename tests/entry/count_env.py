@@ -1,4 +1,4 @@
-"""An env whose observation says where it is; its module imports no torch, as processes of envs are quick to start so."""
+"""An env whose observation says where it is; no torch here: processes of envs start quickly so."""
 
 import numpy as np
 

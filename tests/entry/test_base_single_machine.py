@@ -118,8 +118,8 @@ def test_transitions_are_aligned_and_done_means_terminated(manager, terminal):
 
 @pytest.mark.parametrize(("terminal", "best"), [(False, 1 / (1 - GAMMA)), (True, 1 / (1 - GAMMA * 2 / 3))])
 def test_it_learns_the_known_values(terminal, best):
-    """Three steps of reward a: cut by a time limit, Q*(a) = a + γ / (1 − γ). Where every third step is terminal, and the
-    network cannot see which, Q(1) = 1 + γ·2/3·Q(1) = Q(0) + 1."""
+    """Three steps of reward a: cut by a time limit, Q*(a) = a + γ / (1 − γ). Where every third step is terminal, and
+    the network cannot see which, Q(1) = 1 + γ·2/3·Q(1) = Q(0) + 1."""
     runner = Runner(config(env={"terminal": terminal}, max_train_iter=400, replay_buffer={"alpha": 0.0}))
     result = runner.run()
     np.testing.assert_allclose(q_of(runner).numpy(), [best - 1, best], atol=0.6 if terminal else 0.05)
