@@ -2,7 +2,8 @@
 
 The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
-`name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as. What ``print(...)  # text`` prints
+`name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as, one with ``to `name.py`:`` the file
+that it is added to, which a later block imports. What ``print(...)  # text`` prints
 must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode, one pass over
 each rollout, and short episodes of few envs where a step is slow.
 """
@@ -44,17 +45,19 @@ PAGES = [
 ]
 REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"as\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
+FILE_NAME = re.compile(r"(as|to)\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, text, line in the page, and the file that it is to be saved as, if any."""
+    """A fenced block: its language, text, line in the page, and the file that it is to be saved as (or added to), if
+    any."""
 
     language: str
     text: str
     line: int
     file: str | None
+    added: bool = False
 
 
 def blocks(page: Path) -> list[Block]:
@@ -63,7 +66,8 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         name = FILE_NAME.search(text[: match.start()].rstrip("\n"))
         line = text.count("\n", 0, match.start()) + 2
-        found.append(Block(match[1], match[2], line, name[1] if name else None))
+        file, added = (name[2], name[1] == "to") if name else (None, False)
+        found.append(Block(match[1], match[2], line, file, added))
     return found
 
 
@@ -92,6 +96,9 @@ class Page:
         sys.modules[self.module.__name__] = self.module
 
     def run(self, block: Block) -> None:
+        if block.added:
+            self._add(block)
+            return
         if block.file is not None:
             Path(block.file).write_text(block.text, encoding="utf-8")
         if block.language == "python":
@@ -101,6 +108,12 @@ class Page:
         elif block.language == "bash":
             for line in block.text.splitlines():
                 self._apart(partial(self._command, line))
+
+    def _add(self, block: Block) -> None:
+        assert block.file is not None
+        with Path(block.file).open("a", encoding="utf-8") as file:
+            file.write(block.text)
+        sys.modules.pop(Path(block.file).stem, None)  # as it was before the addition
 
     def _python(self, block: Block) -> None:
         if block.file is not None:
