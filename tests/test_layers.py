@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "rl_utils", "league"},
     {"model", "envs"},
     {"agent"},
-    {"policy"},
+    {"policy", "computation_graph"},
     {"worker"},
     {"system"},
     {"entry"},

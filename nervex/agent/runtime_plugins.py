@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nervex.agent.plugin import AgentPlugin, Forward
+from nervex.torch_utils.device import device_of
 from nervex.utils.errors import ConfigError, SpecError, did_you_mean
 from nervex.utils.tree import tree_leaves, tree_map, tree_map_
 
@@ -76,7 +77,7 @@ class HiddenStatePlugin(AgentPlugin):
         if state is not None:
             if data_id is None:
                 self._state = None
-            device = self._device()
+            device = device_of(self._model)
             self._write(data_id, tree_map(lambda x: x.to(device), state))
         elif self._state is not None:
             self._hold(data_id, 0, self._state)
@@ -87,7 +88,7 @@ class HiddenStatePlugin(AgentPlugin):
         return {"state": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        held, device = state["state"], self._device()
+        held, device = state["state"], device_of(self._model)
         self._state = None if held is None else tree_map(lambda x: x.to(device, copy=True), held)
 
     def _read(self, lane: Tensor | None) -> Any:
@@ -126,7 +127,7 @@ class HiddenStatePlugin(AgentPlugin):
         first = self._init_fn()
         if first is None:
             return tree_map(lambda x: x.new_zeros(x.shape[1:]), like)
-        device = self._device()
+        device = device_of(self._model)
         return tree_map(lambda x: x.to(device), first)
 
     def _index(self, lane: Tensor | None) -> Tensor:
@@ -135,10 +136,6 @@ class HiddenStatePlugin(AgentPlugin):
                               "data_id to forward()")  # fmt: skip
         leaf = tree_leaves(self._state)[0]
         return torch.arange(len(leaf), device=leaf.device) if lane is None else lane.to(leaf.device)
-
-    def _device(self) -> torch.device:
-        parameter = next(self._model.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
 
 
 class TargetPlugin(AgentPlugin):

@@ -5,6 +5,7 @@ from nervex.utils.lazy import lazy_exports
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "PrioritizedBuffer": "nervex.data.prioritized_buffer",
         "Replay": "nervex.data.replay",
         "ReplayConfig": "nervex.data.replay",
         "NStepWindow": "nervex.data.window",

@@ -1,11 +1,12 @@
 """Columns: nested dicts of arrays that share their leading dimensions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from nervex.utils.errors import SpecError
 from nervex.utils.tree import tree_flatten_with_path, tree_map
 
 Columns = dict[str, Any]
@@ -21,6 +22,38 @@ def to_plain(tree: Any) -> Any:
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return {k: to_plain(getattr(tree, k)) for k in tree._fields}
     return tree
+
+
+def stack(items: Sequence[Any]) -> Any:
+    """Returns samples as one batch: each leaf of theirs as a tensor [B, ...], in the order of ``items``.
+
+    Args:
+        items: nested mappings (or single values) of tensors, arrays and numbers, all of one layout.
+
+    Raises:
+        SpecError: there are none, their keys or shapes differ, or a leaf cannot be a tensor.
+    """
+    if not items:
+        raise SpecError("cannot make a batch of no items; give at least one")
+    try:
+        return tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *map(to_plain, items))
+    except (RuntimeError, TypeError, ValueError) as e:
+        layouts = [layout(item) for item in items]
+        odd = next((i for i, text in enumerate(layouts) if text != layouts[0]), None)
+        if odd is None:
+            raise SpecError(f"the items hold {layouts[0]}, which cannot all be tensors: {e}") from e
+        raise SpecError(
+            f"item {odd} of a batch holds {layouts[odd]}, item 0 holds {layouts[0]}; give all one layout"
+        ) from e
+
+
+def layout(tree: Any) -> str:
+    """Returns the keys, dtypes and shapes of nested data as text, for messages: ``{obs: float32 [4], done: bool}``."""
+    if isinstance(tree, Mapping):
+        return "{" + ", ".join(f"{key}: {layout(value)}" for key, value in tree.items()) + "}"
+    if isinstance(tree, _ARRAYS):
+        return f"{str(tree.dtype).removeprefix('torch.')} {list(tree.shape)}"
+    return type(tree).__name__
 
 
 def to_numpy(tree: Any) -> Any:

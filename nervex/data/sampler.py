@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nervex.data.priorities import Priorities
 from nervex.data.storage import RowStorage
-from nervex.data.sum_tree import SumTree
 from nervex.data.window import Plan, Window
 
 _MAX_ROUNDS = 32
@@ -102,93 +102,63 @@ class UniformSampler:
 
 
 class PrioritizedSampler:
-    """Proportional prioritization. One batch may hold a row twice, so that a limit of uses can be exceeded by that.
-
-        P(i) = p_i^α / Σ_k p_k^α        w_i = (N·P(i))^(−β) / max_j w_j
-
-    Schaul et al. 2016, https://arxiv.org/abs/1511.05952, eq. 1 and section 3.4; draws are stratified, the maximum of
-    the weights is that of the batch, and a row enters with the largest priority seen so far once its window is
-    complete.
+    """Proportional prioritization, see :class:`~nervex.data.priorities.Priorities`: a row enters once its window is
+    complete. One batch may hold a row twice, so that a limit of uses can be exceeded by that.
 
     Args:
         capacity: slots of the storage.
-        alpha: α; 0: uniform.
-        beta: β at the first sample.
-        anneal_step: samples (batches) over which β grows linearly to 1.
-        epsilon: added to every priority, so that none is 0.
+        alpha: exponent of the priorities.
+        beta: exponent of the importance weights at the first batch.
+        anneal_step: batches over which ``beta`` grows linearly to 1.
     """
 
-    def __init__(
-        self, capacity: int, alpha: float = 0.6, beta: float = 0.4, anneal_step: int = 100_000, epsilon: float = 1e-6
-    ) -> None:
-        self.alpha = alpha
-        self.epsilon = epsilon
-        self._beta_start = beta
-        self._anneal_step = anneal_step
-        self._tree = SumTree(capacity)
-        self._max_priority = 1.0
-        self._sample_count = 0
+    def __init__(self, capacity: int, alpha: float = 0.6, beta: float = 0.4, anneal_step: int = 100_000) -> None:
+        self.priorities = Priorities(capacity, alpha, beta, anneal_step)
 
     @property
     def beta(self) -> float:
-        """β now."""
-        progress = min(self._sample_count / self._anneal_step, 1.0) if self._anneal_step else 1.0
-        return self._beta_start + (1.0 - self._beta_start) * progress
+        """Exponent of the importance weights now."""
+        return self.priorities.beta
 
     def added(self, storage: RowStorage, window: Window, slot: np.ndarray) -> None:
-        self._tree.update(slot, np.zeros(len(slot)))
+        self.priorities.remove(slot)
         before = [storage.step(slot, -i) for i in range(1, window.lookahead + 1)]
         candidate = np.unique(np.concatenate([slot, *before]))
         candidate = candidate[storage.begins(candidate)]
-        candidate = candidate[self._tree[candidate] == 0]
+        candidate = candidate[self.priorities.tree[candidate] == 0]
         plan = window.plan(storage, candidate)
-        fresh = candidate[plan.ok & (storage.use_count[candidate] == 0)]
-        self._tree.update(fresh, np.full(len(fresh), self._max_priority**self.alpha))
+        self.priorities.enter(candidate[plan.ok & (storage.use_count[candidate] == 0)])
 
     def sample(
         self, storage: RowStorage, window: Window, size: int, rng: np.random.Generator
     ) -> tuple[Plan, np.ndarray] | None:
         while True:
-            total = self._tree.total
-            if total <= 0:
+            if self.priorities.tree.total <= 0:
                 return None
-            mass = (np.arange(size) + rng.random(size)) * (total / size)
-            slot = self._tree.find(mass)
+            slot = self.priorities.draw(size, rng)
             fresh = storage.not_stale(slot)
             if fresh.all():
                 break
-            self._tree.update(slot[~fresh], np.zeros(int((~fresh).sum())))  # stale rows stay stale
-        probability = self._tree[slot] / total
-        weight = (probability * storage.valid_count) ** -self.beta
-        self._sample_count += 1
+            self.priorities.remove(slot[~fresh])  # stale rows stay stale
+        weight = self.priorities.weigh(slot, storage.valid_count)
         plan = window.plan(storage, slot)
         assert plan.ok.all(), "a row without a complete window has a priority"
-        return plan, (weight / weight.max()).astype(np.float32)
+        return plan, weight
 
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
-        live = self._tree[slot] > 0  # a row that was overwritten or used up meanwhile stays out
-        slot, priority = slot[live], np.abs(np.asarray(priority, dtype=np.float64)[live]) + self.epsilon
-        if len(slot):
-            self._max_priority = max(self._max_priority, float(priority.max()))
-            self._tree.update(slot, priority**self.alpha)
+        self.priorities.update(slot, priority)
 
     def exhausted(self, slot: np.ndarray) -> None:
-        self._tree.update(slot, np.zeros(len(slot)))
+        self.priorities.remove(slot)
 
     def clear(self) -> None:
-        self._tree = SumTree(self._tree.capacity)
+        self.priorities.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "leaf": self._tree[np.arange(self._tree.capacity)].copy(),
-            "max_priority": self._max_priority,
-            "sample_count": self._sample_count,
-        }
+        return self.priorities.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._tree.update(np.arange(self._tree.capacity), state["leaf"])
-        self._max_priority = float(state["max_priority"])
-        self._sample_count = int(state["sample_count"])
+        self.priorities.load_state_dict(state)
 
 
 def _join(plans: list[Plan]) -> Plan:

@@ -7,6 +7,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "serial_pipeline": "nervex.entry.serial_entry",
         "RunResult": "nervex.entry.run_result",
+        "SingleMachineRunner": "nervex.entry.base_single_machine",
         "load": "nervex.entry.serve",
         "evaluate_run": "nervex.entry.eval_entry",
         "verify_resume": "nervex.entry.verify_entry",

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from nervex.agent.agent import Agent
+from nervex.data.columns import stack
 from nervex.data.lanes import LaneBlock
 from nervex.model.rnn import is_recurrent
 from nervex.policy.base_policy import Policy
@@ -41,7 +42,7 @@ class CommonPolicy(Policy):
         Args:
             data: columns [B, ...], or a list of samples.
         """
-        batch = _stack(list(data)) if isinstance(data, list | tuple) else dict(data)
+        batch = stack(list(data)) if isinstance(data, list | tuple) else dict(data)
         if self._use_cuda:
             batch = to_device(batch, self._device)
         if self._cfg.learn.ignore_done and batch.get("done") is not None:
@@ -60,7 +61,7 @@ class CommonPolicy(Policy):
             lane_id: Any = data.lane_id
             obs = data.obs
         else:
-            lane_id, obs = list(data), _stack(list(data.values()))
+            lane_id, obs = list(data), stack(list(data.values()))
         return lane_id, {"obs": to_device(obs, self._device) if self._use_cuda else obs}
 
     def _data_postprocess_collect(self, data_id: Any, data: Any) -> dict[int, Any]:
@@ -130,7 +131,3 @@ class CommonPolicy(Policy):
             if value is not self._model
             and (isinstance(value, Agent | torch.Tensor) or hasattr(value, "load_state_dict"))
         }
-
-
-def _stack(items: list[Any]) -> Any:
-    return tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *items)

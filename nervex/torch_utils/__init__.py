@@ -24,6 +24,7 @@ __getattr__, __dir__ = lazy_exports(
         "generator_state": "nervex.torch_utils.seeds",
         "load_generator_state": "nervex.torch_utils.seeds",
         "to_device": "nervex.torch_utils.device",
+        "device_of": "nervex.torch_utils.device",
         "pick_threads": "nervex.torch_utils.device",
         "tensor_function": "nervex.torch_utils.compiled",
     },

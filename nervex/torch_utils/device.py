@@ -46,6 +46,12 @@ def to_device(item: Any, device: str | torch.device, ignore_keys: Sequence[str] 
     raise TypeError(f"to_device cannot move a {type(item).__name__} to {target}; make it a tensor first")
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Returns the device of a module's first parameter; that of a module without any is the CPU."""
+    parameter = next(module.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 def pick_threads(param_count: int, batch_size: int) -> int:
     """Returns how many CPU threads torch should use to train a network of this size.
 

@@ -154,7 +154,7 @@ def test_no_annealing_means_full_correction():
 def leaf(replay, row_id):
     slot, present = replay.storage.slot_of(np.array([row_id]))
     assert present[0]
-    return float(replay.sampler._tree[slot][0])
+    return float(replay.sampler.priorities.tree[slot][0])
 
 
 def test_a_row_enters_with_the_largest_priority_once_it_is_complete():
@@ -179,7 +179,7 @@ def test_priorities_of_overwritten_rows_are_passed_over():
     before = {i: leaf(replay, i) for i in range(4, 10)}
     replay.update({"index": torch.tensor([0, 1, 2, 3]), "priority": torch.full((4,), 50.0)})
     assert {i: leaf(replay, i) for i in range(4, 10)} == before
-    assert replay.sampler._max_priority == 1
+    assert replay.sampler.priorities.largest == 1
     replay.update({"index": old, "priority": torch.full((8,), 9.0)})
     changed = [i for i in range(4, 10) if leaf(replay, i) != before[i]]
     assert changed == sorted({i for i in old.tolist() if i >= 4})
@@ -217,10 +217,10 @@ def test_the_loop_is_closed():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_priority_that_is_not_finite_is_refused(bad):
     replay, _, priority = prioritized(lambda i: 1.0)
-    total = replay.sampler._tree.total
+    total = replay.sampler.priorities.tree.total
     with pytest.raises(NumericalError, match=r"priority of the row \d+ is (nan|inf), expected finite numbers"):
         replay.update({"index": np.array(list(priority)[:2]), "priority": np.array([1.0, bad])})
-    assert replay.sampler._tree.total == total
+    assert replay.sampler.priorities.tree.total == total
 
 
 def test_clear_forgets_priorities():
@@ -236,6 +236,6 @@ def test_priorities_of_a_cleared_replay_do_not_meet_new_rows():
     batch = replay.sample(8)
     feeder.clear()
     feeder.push([0, 1, 2], 9)
-    before = replay.sampler._tree.total
+    before = replay.sampler.priorities.tree.total
     replay.update({"index": batch["index"], "priority": torch.full((8,), 70.0)})
-    assert replay.sampler._tree.total == before
+    assert replay.sampler.priorities.tree.total == before

@@ -69,7 +69,7 @@ def test_exactly_the_complete_windows_can_be_sampled(nstep, spare, plan, operati
             for index, row in rows_of_batch(batch):
                 assert row == expected[index]
         if prioritized:
-            has_priority = np.flatnonzero(replay.sampler._tree[np.arange(replay.capacity)] > 0)
+            has_priority = np.flatnonzero(replay.sampler.priorities.tree[np.arange(replay.capacity)] > 0)
             assert set(replay.storage.row_id(has_priority).tolist()) == expected.keys()
 
 

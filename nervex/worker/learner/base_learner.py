@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from nervex.config.schema import complete, option
+from nervex.config.frozen import FrozenConfig
+from nervex.config.schema import build, complete, option
+from nervex.config.source import ConfigSource
 from nervex.torch_utils.checkpoint import CountVar
 from nervex.torch_utils.finite import nonfinite
+from nervex.torch_utils.optimizer import Adam
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
+from nervex.worker.learner.graph_learn_mode import GraphLearnMode
 from nervex.worker.learner.hooks import POSITIONS, add_learner_hook, build_learner_hook_by_cfg
-
-_ADVICE = "lower policy.learn.learning_rate, clip gradients, or check rewards and the model for NaN"
 
 
 @dataclass
@@ -43,12 +45,55 @@ class LearnerConfig:
     )
 
 
+@dataclass
+class GraphLearnerConfig(LearnerConfig):
+    """Section ``learner`` of a learner that is set up from an agent and a computation graph. Beside these keys it may
+    have sections of the user's own, such as ``dqn``."""
+
+    use_cuda: bool = option(False, doc="a GPU is wanted; _setup_agent puts the model there")
+    learning_rate: float = option(1e-3, gt=0, doc="step size of Adam")
+    weight_decay: float = option(0.0, ge=0, doc="L2 penalty of Adam")
+    batch_size: int = option(64, ge=1, unit="samples", doc="of one update (read by SingleMachineRunner)")
+    train_step: int = option(
+        1, ge=1, unit="learner iterations", doc="updates after each collection (read by SingleMachineRunner)"
+    )
+
+
+def complete_learner_section(source: ConfigSource) -> dict[str, Any]:
+    """Returns section ``learner`` of a whole configuration, checked as a ``GraphLearnerConfig`` with defaults filled
+    in; sections in it that are no keys of ours stay as they are.
+
+    Raises:
+        ConfigError: an unknown key that is no section, a wrong value, or a GPU is asked for and there is none.
+    """
+    section = source.data.get("learner") or {}
+    known = GraphLearnerConfig.__dataclass_fields__
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"'learner' in {source.name} is a {type(section).__name__}, expected a section")
+    own = {key: value for key, value in section.items() if isinstance(value, Mapping) and key not in known}
+    ours = {key: value for key, value in section.items() if key not in own}
+    checked = build(GraphLearnerConfig, ours, source, ("learner",))
+    if checked["use_cuda"] and not torch.cuda.is_available():
+        raise ConfigError("learner.use_cuda is true, but torch sees no CUDA device; set it to false")
+    return {**checked, **own}
+
+
 class BaseLearner:
-    """Runs a policy's learn mode.
+    """Runs training iterations: those of a policy, or those of an agent and a computation graph.
+
+    With a policy, ``BaseLearner(cfg, policy)`` calls its learn mode. A subclass with ``_setup_agent`` and
+    ``_setup_computation_graph`` is a learner of its own, ``MyLearner(cfg)``: they set ``self._agent`` and
+    ``self._computation_graph`` from ``self._cfg``, the whole configuration (read-only, defaults of section ``learner``
+    filled in). Each iteration then steps down the graph's ``total_loss`` with ``self._optimizer``, which
+    ``_setup_optimizer`` may choose. Hooks, metrics, checks and state are the same for both.
 
     Args:
-        cfg: section ``learner``, a ``LearnerConfig`` as mapping (missing keys take their defaults).
+        cfg: section ``learner``, a ``LearnerConfig`` as mapping (missing keys take their defaults); for a learner with
+            ``_setup_agent`` the whole configuration, whose section ``learner`` is a ``GraphLearnerConfig``.
         policy: a policy's ``learn_mode``; may be set later.
+
+    Raises:
+        ConfigError: the configuration is wrong, or a subclass left a part out.
 
     Attributes:
         last_iter: iterations made so far (``CountVar``).
@@ -60,8 +105,19 @@ class BaseLearner:
     _name = "BaseLearner"
 
     def __init__(self, cfg: Any, policy: Any = None) -> None:
-        self._cfg = cfg = complete(LearnerConfig, cfg)
+        self._cfg: Any
+        self._has_graph = type(self)._setup_agent is not BaseLearner._setup_agent
+        if self._has_graph:
+            source = ConfigSource.from_dict(cfg)
+            self._cfg = FrozenConfig({**source.data, "learner": complete_learner_section(source)})
+            self._settings: Mapping[str, Any] = self._cfg["learner"]
+        else:
+            self._cfg = self._settings = complete(LearnerConfig, cfg)
+        cfg = self._settings
         self.policy = policy
+        self._agent: Any = None
+        self._computation_graph: Any = None
+        self._optimizer: Any = None
         self.last_iter = CountVar(0)
         self.collect_info: dict[str, Any] = {}
         self.report: Callable[[dict[str, float]], None] | None = None
@@ -77,6 +133,38 @@ class BaseLearner:
                 **cfg["hook"],
             }
         )
+        if self._has_graph:
+            self._setup()
+
+    def _setup(self) -> None:
+        name = type(self).__name__
+        if self.policy is not None:
+            raise ConfigError(f"{name} has _setup_agent and was given a policy too; leave one of them out")
+        for part in ("agent", "computation_graph", "optimizer"):
+            getattr(self, f"_setup_{part}")()
+            if getattr(self, f"_{part}") is None:
+                raise ConfigError(f"{name}._setup_{part} has set no self._{part}; assign it there")
+        self.policy = GraphLearnMode(self._agent, self._computation_graph, self._optimizer)
+
+    def _setup_agent(self) -> None:
+        """Sets ``self._agent``; a subclass that has this method needs no policy."""
+        raise NotImplementedError
+
+    def _setup_computation_graph(self) -> None:
+        """Sets ``self._computation_graph``."""
+        raise ConfigError(f"{type(self).__name__} has _setup_agent and no _setup_computation_graph; add that method")
+
+    def _setup_optimizer(self) -> None:
+        """Sets ``self._optimizer``: Adam with ``learner.learning_rate`` and ``learner.weight_decay``, unless a subclass
+        chooses another one."""
+        self._optimizer = Adam(
+            self._agent.model.parameters(), self._settings["learning_rate"], weight_decay=self._settings["weight_decay"]
+        )
+
+    @property
+    def agent(self) -> Any:
+        """The agent that ``_setup_agent`` made; None for the learner of a policy."""
+        return self._agent
 
     @property
     def name(self) -> str:
@@ -152,7 +240,7 @@ class BaseLearner:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise NumericalError(
                 f"weight '{bad[0]}'{more} is not finite at learner iteration {self.last_iter.val}, or since before; "
-                f"{_ADVICE}"
+                f"{self._advice}"
             )
 
     def take_averages(self) -> dict[str, float]:
@@ -167,8 +255,10 @@ class BaseLearner:
         return averages
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns counters, running sums and the hooks' state, as plain data."""
+        """Returns counters, running sums and the hooks' state, as plain data, and the state of agent and optimizer that
+        ``_setup_agent`` and ``_setup_optimizer`` made; a policy keeps its own."""
         return {
+            **({"learn": self.policy.state_dict()} if self._has_graph else {}),
             "last_iter": self.last_iter.val,
             "sum": dict(self._sum),
             "summed": dict(self._summed),
@@ -177,11 +267,18 @@ class BaseLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
+        if self._has_graph:
+            self.policy.load_state_dict(state["learn"])
         self.last_iter.update(int(state["last_iter"]))
         self._sum, self._summed = dict(state["sum"]), dict(state["summed"])
         for hook in (h for hooks in self.hooks.values() for h in hooks):
             if hook.name in state["hook"]:
                 hook.load_state_dict(state["hook"][hook.name])
+
+    @property
+    def _advice(self) -> str:
+        section = "learner" if self._has_graph else "policy.learn"
+        return f"lower {section}.learning_rate, clip gradients, or check rewards and the model for NaN"
 
     def _accumulate(self, output: dict[str, Any]) -> None:
         """Adds up scalars; tensors stay tensors until they are shown."""
@@ -196,7 +293,7 @@ class BaseLearner:
             self._summed[key] = self._summed.get(key, 0) + 1
 
     def _check_loss(self, output: dict[str, Any]) -> None:
-        loss, freq = output.get("total_loss"), self._cfg["check_finite_freq"]
+        loss, freq = output.get("total_loss"), self._settings["check_finite_freq"]
         if freq is None:
             on_cpu = not isinstance(loss, torch.Tensor) or loss.device.type == "cpu"
             freq = 1 if on_cpu else math.inf  # the running sum keeps a NaN until it is looked at
@@ -206,4 +303,4 @@ class BaseLearner:
     def _refuse(self, name: str, value: Any) -> None:
         number = value.item() if isinstance(value, torch.Tensor) else value
         if number is not None and not math.isfinite(number):
-            raise NumericalError(f"{name} is {number} at learner iteration {self.last_iter.val}; {_ADVICE}")
+            raise NumericalError(f"{name} is {number} at learner iteration {self.last_iter.val}; {self._advice}")

@@ -1,0 +1,1 @@
+"""The quickstart of the tutorial: DQN on CartPole, put together by hand."""
