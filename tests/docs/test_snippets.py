@@ -1,11 +1,12 @@
-"""Every example of README.md, docs/ and the READMEs of app_zoo/ runs.
+"""Every example of the READMEs, docs/ and the READMEs of app_zoo/ runs; that of a translation by its original, whose code
+it has.
 
 The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
 `name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as, one with ``to `name.py`:`` the file
-that it is added to, which a later block imports. What ``print(...)  # text`` prints
-must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode, one pass over
-each rollout, and short episodes of few envs where a step is slow.
+that it is added to, which a later block imports. What ``print(...)  # text`` prints must be the text of its comment.
+Runs are cut short: a few hundred env steps, evaluations of one episode, one pass over each rollout, and short episodes
+of few envs where a step is slow.
 """
 
 import importlib
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from translations import TRANSLATIONS
 
 from nervex.agent.plugin import PLUGIN_REGISTRY
 from nervex.cli import main
@@ -40,12 +42,13 @@ from nervex.worker.learner.hooks import HOOK_REGISTRY
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "README.zh.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in TRANSLATIONS),
     *sorted((ROOT / "app_zoo").rglob("*.md")),
 ]
 REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"(as|to)\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
+FILE_NAME = re.compile(r"(as|to|为)\s+`([\w.-]+\.(?:py|yaml))`[:：]\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,15 @@ def test_examples_run(path: Path) -> None:
     page = Page(path)
     for block in blocks(path):
         page.run(block)
+
+
+def test_pieces_make_one_file(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    text = "Save it as `whole.py`:\n\n```python\na = 1\n```\n\nAdd to `whole.py`:\n\n```python\nb = a + 1\n```\n"
+    page.path.write_text(text + "\n```python\nfrom whole import b\n```\n", encoding="utf-8")
+    for block in blocks(page.path):
+        page.run(block)
+    assert page.module.b == 2
 
 
 def test_a_wrong_comment_is_noticed(tmp_path: Path) -> None:
