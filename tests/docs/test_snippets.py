@@ -1,5 +1,4 @@
-"""Every example of the READMEs, docs/ and the READMEs of app_zoo/ runs; that of a translation by its original, whose code
-it has.
+"""Every example of the READMEs, docs/ and the READMEs of app_zoo/ runs; those of a translation are its original's.
 
 The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
