@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import yaml
+from translations import chinese_results
 
 from app_zoo.atari.envs.atari_env import AtariEnvConfig
 from app_zoo.classic_control.acrobot.envs.acrobot_env import AcrobotEnvConfig
@@ -41,7 +42,6 @@ from nervex.worker.learner.base_learner import LearnerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "benchmarks" / "ledger"
-RESULTS = ROOT / "benchmarks" / "README.md"
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 POLICIES = ("dqn", "rainbow_dqn", "r2d2", "a2c", "ppo", "impala", "ddpg", "td3", "sac")
@@ -69,7 +69,6 @@ Maker = Callable[[str | None], str]
 def page_tables() -> dict[Path, dict[str, Maker]]:
     """Returns page -> name of a table -> how it is made."""
     pages = {ROOT / "docs" / "configuration.md": _configuration_tables()}
-    pages[ROOT / "README.zh.md"] = {"results": _made(_chinese_results)}
     pages[ROOT / "docs" / "policies" / "README.md"] = {"policies": _made(_policy_index)}
     for name in POLICIES:
         pages[ROOT / "docs" / "policies" / f"{name}.md"] = _policy_tables(name)
@@ -80,6 +79,7 @@ def page_tables() -> dict[Path, dict[str, Maker]]:
             "recipes": _made(_recipe_table, names, "../../docs/policies"),
             "measured": partial(_measured_table, names),
         }
+    pages[ROOT / "README.zh.md"] = {"results": _made(lambda: markdown(chinese_results()))}
     return pages
 
 
@@ -257,32 +257,6 @@ def _measured_row(name: str, records: list[Record], curve: bool) -> tuple[str, .
         "; ".join(sorted(f"{cores} cores, {cpu}" + (f", {gpu}" if gpu else "") for cpu, cores, gpu in machines)),
         f"[curve](../../benchmarks/ledger/{name}/curve.png)" if curve else "",
     )
-
-
-def _chinese_results() -> str:
-    """The results of benchmarks/README.md, of which most columns are shown."""
-    section = RESULTS.read_text(encoding="utf-8").partition("<!-- ledger:start -->\n")[2].partition("\n\n")[0]
-    rows = [
-        (
-            "配置",
-            "实现",
-            "种子数",
-            "最终回报 IQM [95%]",
-            "解决",
-            "解决时的环境步数（中位数）",
-            "总环境步数",
-            "用时（秒）",
-        )
-    ]
-    for line in section.splitlines()[2:]:
-        name, who, seeds, final, _, solved, steps, wall, *_ = (
-            cell.strip() for cell in line.strip().strip("|").split("|")
-        )
-        share, _, at = solved.partition(", median at ")
-        rows.append(
-            (name.replace("](", "](benchmarks/"), who, seeds, final, share.replace(" of ", "/"), at, steps, wall)
-        )
-    return markdown(rows)
 
 
 def _seeds_shown(table: str) -> dict[str, tuple[set[int], bool]]:
