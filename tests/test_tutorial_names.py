@@ -1,4 +1,4 @@
-"""Every import line of the tutorial's policy chapter and of its quickstart that belongs to what exists today."""
+"""Every import line of the tutorial's policy chapter and of its quickstart."""
 
 import numpy as np
 import torch
@@ -19,6 +19,13 @@ from nervex.policy.common_policy import CommonPolicy
 from nervex.torch_utils import Adam
 from nervex.worker import BaseLearner, BaseSerialActor, BaseSerialEvaluator, BaseSerialCommand
 from nervex.worker.learner import LearnerHook, register_learner_hook
+from nervex.worker.actor.env_manager import SubprocessEnvManager
+from nervex.worker.agent import create_dqn_learner_agent, create_dqn_actor_agent, create_dqn_evaluator_agent
+from nervex.computation_graph import BaseCompGraph
+from nervex.worker import BaseLearner
+from nervex.data import PrioritizedBuffer
+from nervex.entry.base_single_machine import SingleMachineRunner
+from app_zoo.classic_control.cartpole.entry.cartpole_single_machine.cartpole_main import main
 """
 
 

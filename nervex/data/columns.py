@@ -36,7 +36,10 @@ def stack(items: Sequence[Any]) -> Any:
     if not items:
         raise SpecError("cannot make a batch of no items; give at least one")
     try:
-        return tree_map(lambda *leaves: torch.stack([torch.as_tensor(x) for x in leaves]), *map(to_plain, items))
+        return tree_map(
+            lambda *leaves: torch.stack([x if isinstance(x, torch.Tensor) else torch.as_tensor(x) for x in leaves]),
+            *map(to_plain, items),
+        )
     except (RuntimeError, TypeError, ValueError) as e:
         layouts = [layout(item) for item in items]
         odd = next((i for i, text in enumerate(layouts) if text != layouts[0]), None)

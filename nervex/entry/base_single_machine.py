@@ -22,7 +22,6 @@ from nervex.data.prioritized_buffer import PrioritizedBuffer, PrioritizedBufferC
 from nervex.entry.serial_parts import child_seeds
 from nervex.policy.config import EpsCommandConfig
 from nervex.rl_utils.exploration import epsilon_greedy
-from nervex.rl_utils.trajectory import Trajectory
 from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.torch_utils.device import pick_threads
 from nervex.torch_utils.seeds import set_seed
@@ -44,7 +43,7 @@ _PARTS: dict[str, dict[str, type]] = {  # what each _setup_ method sets
     "learner": {"_learner": BaseLearner},
     "agent": {"_actor_agent": Agent, "_evaluator_agent": Agent},
 }
-_FIELDS = ("obs", "next_obs", "action", "reward", "done", "valid")
+_FIELDS = ("obs", "next_obs", "action", "reward", "done")
 
 
 @dataclass
@@ -164,7 +163,7 @@ class SingleMachineRunner(ABC):
 
     @abstractmethod
     def _setup_agent(self) -> None:
-        """Sets ``self._actor_agent`` (takes ``eps``) and ``self._evaluator_agent``, of the learner's ``agent.model``."""
+        """Sets ``self._actor_agent`` (it takes ``eps``) and ``self._evaluator_agent``, of the learner's model."""
 
     @property
     def learner(self) -> BaseLearner:
@@ -211,7 +210,7 @@ class SingleMachineRunner(ABC):
             if not isinstance(found, kind):
                 got = f"has set no self.{part}" if found is None else f"set self.{part} to a {type(found).__name__}"
                 name = f"{type(self).__name__}._setup_{setup}"
-                raise ConfigError(f"{name} {got}; expected {'an' if kind is Agent else 'a'} {kind.__name__}")
+                raise ConfigError(f"{name} {got}; expected {'a' if kind is BaseLearner else 'an'} {kind.__name__}")
         if setup == "learner" and self._learner.agent is None:
             raise ConfigError(f"the learner {self._learner.name} has no agent; give it a _setup_agent")
         for kind_of in ("actor", "evaluator") if setup == "env" else ():
@@ -281,10 +280,11 @@ class SingleMachineRunner(ABC):
 
     def _push(self, block: Block) -> None:
         """Appends the transitions of a block to the buffer, each a dict of tensors."""
-        rows = Trajectory({name: block.traj.columns[name] for name in _FIELDS}).to_rows()
-        for row in rows:
-            del row["valid"]
-        self._buffer.extend(tree_map(torch.clone, row) for row in rows)
+        columns, valid = block.traj.columns, block.traj.columns["valid"]
+        rows: Any = tree_map(
+            lambda x: x[valid], {name: columns[name] for name in _FIELDS}
+        )  # [M, ...], in memory of its own
+        self._buffer.extend(tree_map(lambda x, i=i: x[i], rows) for i in range(len(rows["done"])))  # type: ignore[misc]
 
     def _train(self) -> None:
         """Makes ``learner.train_step`` updates."""

@@ -7,8 +7,9 @@ from easydict import EasyDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nervex.data.columns import flatten, nbytes, nest, to_numpy, to_plain
+from nervex.data.columns import flatten, nbytes, nest, stack, to_numpy, to_plain
 from nervex.data.lanes import LaneBlock
+from nervex.utils.errors import SpecError
 
 names = st.text("abcxyz_", min_size=1, max_size=3)
 trees = st.dictionaries(
@@ -69,3 +70,29 @@ def test_a_lane_block_is_a_mapping_of_lanes():
     assert block[1]["x"].tolist() == [10.0] and block[3]["x"].tolist() == [30.0]
     with pytest.raises(KeyError):
         block[0]
+
+
+def test_samples_become_a_batch():
+    samples = [
+        {"obs": EasyDict(a=torch.tensor([1.0, 2.0])), "action": 1, "done": np.bool_(False)},
+        {"obs": {"a": torch.tensor([3.0, 4.0])}, "action": 0, "done": np.bool_(True)},
+    ]
+    batch = stack(samples)
+    assert batch["obs"]["a"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert batch["action"].dtype == torch.int64 and batch["action"].tolist() == [1, 0]
+    assert batch["done"].dtype == torch.bool and batch["done"].tolist() == [False, True]
+    assert stack([torch.zeros(2), torch.ones(2)]).tolist() == [[0.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "cannot make a batch of no items"),
+        ([{"a": 1}, {"b": 1}], r"item 1 of a batch holds \{b: int\}, item 0 holds \{a: int\}; give all"),
+        ([{"a": torch.zeros(2)}, {"a": np.zeros(3)}], r"item 1 of a batch holds \{a: float64 \[3\]\}, item 0 holds"),
+        ([{"data": "placeholder"}] * 2, r"the items hold \{data: str\}, which cannot all be tensors"),
+    ],
+)
+def test_samples_that_are_no_batch(items, message):
+    with pytest.raises(SpecError, match=message):
+        stack(items)

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from app_zoo.classic_control.cartpole.envs import CartPoleEnv
 from nervex.agent import Agent
 from nervex.computation_graph import BaseCompGraph
 from nervex.entry.base_single_machine import SingleMachineResult, SingleMachineRunner
-from nervex.rl_utils import q_1step_td_data, q_1step_td_error
+from nervex.rl_utils import q_nstep_td_data, q_nstep_td_error_per_sample
 from nervex.utils import deep_merge_dicts, read_config
 from nervex.worker import BaseLearner
 from nervex.worker.actor.env_manager import BaseEnvManager
@@ -67,23 +66,25 @@ class FCDQN(nn.Module):
 
 
 class CartPoleDqnGraph(BaseCompGraph):
-    """The 1-step loss of DQN."""
+    """The 1-step loss of DQN. It is that of the chapter's ``q_1step_td_error``; its n-step form also gives the error of
+    each sample, which is its priority in the buffer."""
 
     def __init__(self, cfg: Any) -> None:
         self._gamma = cfg.dqn.discount_factor
 
     def forward(self, data: dict[str, Any], agent: Agent) -> dict[str, Any]:
-        """Returns ``total_loss`` of obs, next_obs [B, D], action, reward, done [B] and, if there, weights [B]."""
+        """Returns the loss of obs, next_obs [B, D], action, reward, done [B] and, if there, weights [B]."""
         q_value = agent.forward(data["obs"])["logit"]
         if agent.is_double:
             target_q_value = agent.target_forward(data["next_obs"])["logit"]
         else:
             target_q_value = agent.forward(data["next_obs"])["logit"]
-        td_data = q_1step_td_data(q_value, target_q_value, data["action"], data["reward"], data["done"])
-        loss = q_1step_td_error(td_data, self._gamma, data.get("weights"))
+        reward, weights = data["reward"].unsqueeze(0), data.get("weights")  # [1, B], [B]
+        td_data = q_nstep_td_data(q_value, target_q_value, data["action"], None, reward, data["done"], weights)
+        loss, td_error = q_nstep_td_error_per_sample(td_data, self._gamma, nstep=1)
         if agent.is_double:
             agent.target_update(agent.state_dict()["model"])
-        return {"total_loss": loss, "q_value": q_value.mean()}
+        return {"total_loss": loss, "q_value": q_value.mean(), "priority": td_error.abs()}
 
 
 class CartPoleDqnLearner(BaseLearner):
@@ -94,11 +95,11 @@ class CartPoleDqnLearner(BaseLearner):
     def _setup_agent(self) -> None:
         cfg = self._cfg.learner
         env_info = CartPoleEnv(self._cfg.env).info()
-        model = FCDQN(env_info.obs_space.shape, env_info.act_space.shape, dueling=cfg.dqn.dueling)
+        model = FCDQN(env_info.obs_space.shape, env_info.act_space.shape, dueling=cfg.dqn.dueling, **self._cfg.model)
         if cfg.use_cuda:
             model.cuda()
-        target = {"freq": cfg.dqn.target_update_freq}
-        self._agent = create_dqn_learner_agent(model, is_double=cfg.dqn.is_double, update_kwargs=target)
+        target = {"update_type": "momentum", "update_kwargs": {"theta": cfg.dqn.target_theta}}
+        self._agent = create_dqn_learner_agent(model, is_double=cfg.dqn.is_double, **target)
         self._agent.mode(train=True)
         if self._agent.is_double:
             self._agent.target_mode(train=True)
@@ -154,7 +155,8 @@ if __name__ == "__main__":
         f"cartpole_main seed {options.seed}", Budgets(shipped.max_env_step), shipped.evaluator.stop_val
     )
     outcome = main(options.seed, run_dir=options.run_dir, sinks=[progress])
+    returns = outcome.episode_return
     print(
-        f"{outcome.stop_reason}: return {outcome.episode_return.mean():.1f} over {len(outcome.episode_return)} episodes "
+        f"{outcome.stop_reason}: return {returns.mean():.1f} over {len(returns)} episodes "
         f"after {outcome.env_step} env steps, {outcome.train_iter} iterations, {outcome.wall_s:.1f} s"
     )
