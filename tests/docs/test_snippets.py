@@ -4,7 +4,7 @@ The blocks of one page run in order, in one folder: Python in one namespace, lin
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
 `name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as, one with ``to `name.py`:`` the file
 that it is added to, one with ``the class in `name.py`:`` the file whose class it is added to, one level deeper; a later
-block imports that. What ``print(...)  # text`` prints must be the text of its comment. Runs are cut short: a few hundred
+block imports that. What ``print(...)  # text`` prints must be the text of its comment. Runs are cut short: some hundred
 env steps, evaluations of one episode, one pass over each rollout, and short episodes of few envs where a step is slow.
 """
 
@@ -234,8 +234,10 @@ def test_examples_run(path: Path) -> None:
 def test_pieces_make_one_file(tmp_path: Path) -> None:
     page = Page(tmp_path / "page.md")
     pieces = {
-        "as `whole.py`": "class A:\n    a = 1", "to the class in `whole.py`": "b = a + 1", "to `whole.py`": "b = A.b + 1",
-    }  # fmt: skip
+        "as `whole.py`": "class A:\n    a = 1",
+        "to the class in `whole.py`": "b = a + 1",
+        "to `whole.py`": "b = A.b + 1",
+    }
     text = "".join(f"Add it {where}:\n\n```python\n{code}\n```\n\n" for where, code in pieces.items())
     page.path.write_text(text + "```python\nfrom whole import b\n```\n", encoding="utf-8")
     for block in blocks(page.path):
