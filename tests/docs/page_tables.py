@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import yaml
+from translations import chinese_results
 
 from app_zoo.atari.envs.atari_env import AtariEnvConfig
 from app_zoo.classic_control.acrobot.envs.acrobot_env import AcrobotEnvConfig
@@ -78,6 +79,7 @@ def page_tables() -> dict[Path, dict[str, Maker]]:
             "recipes": _made(_recipe_table, names, "../../docs/policies"),
             "measured": partial(_measured_table, names),
         }
+    pages[ROOT / "README.zh.md"] = {"results": _made(lambda: markdown(chinese_results()))}
     return pages
 
 

@@ -1,10 +1,11 @@
-"""Every example of README.md, docs/ and the READMEs of app_zoo/ runs.
+"""Every example of the READMEs, docs/ and the READMEs of app_zoo/ runs; those of a translation are its original's.
 
 The blocks of one page run in order, in one folder: Python in one namespace, lines of ``bash`` that begin with
 ``nervex`` through the command line's entry function, YAML through the schemas. A paragraph that ends with ``as
-`name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as. What ``print(...)  # text`` prints
-must be the text of its comment. Runs are cut short: a few hundred env steps, evaluations of one episode, one pass over
-each rollout, and short episodes of few envs where a step is slow.
+`name.py`:`` or ``as `name.yaml`:`` names the file that the next block is saved as, one with ``to `name.py`:`` the file
+that it is added to, one with ``the class in `name.py`:`` the file whose class it is added to, one level deeper; a later
+block imports that. What ``print(...)  # text`` prints must be the text of its comment. Runs are cut short: some hundred
+env steps, evaluations of one episode, one pass over each rollout, and short episodes of few envs where a step is slow.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import linecache
 import re
 import shlex
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from translations import TRANSLATIONS
 
 from nervex.agent.plugin import PLUGIN_REGISTRY
 from nervex.cli import main
@@ -39,22 +42,25 @@ from nervex.worker.learner.hooks import HOOK_REGISTRY
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "README.zh.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in TRANSLATIONS),
     *sorted((ROOT / "app_zoo").rglob("*.md")),
 ]
 REGISTRIES = (ENV_REGISTRY, HOOK_REGISTRY, PLUGIN_REGISTRY, POLICY_REGISTRY)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"as\s+`([\w.-]+\.(?:py|yaml))`:\s*\Z")
+FILE_NAME = re.compile(r"(as|to|class in|为)\s+`([\w.-]+\.(?:py|yaml))`[:：]\s*\Z")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, text, line in the page, and the file that it is to be saved as, if any."""
+    """A fenced block: its language, text, line in the page, and the file that it is to be saved as, if any; or added to
+    (``added`` is ``'to'``) or to whose class (``'class in'``)."""
 
     language: str
     text: str
     line: int
     file: str | None
+    added: str = ""
 
 
 def blocks(page: Path) -> list[Block]:
@@ -63,7 +69,8 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         name = FILE_NAME.search(text[: match.start()].rstrip("\n"))
         line = text.count("\n", 0, match.start()) + 2
-        found.append(Block(match[1], match[2], line, name[1] if name else None))
+        file, added = (name[2], name[1] if name[1] in ("to", "class in") else "") if name else (None, "")
+        found.append(Block(match[1], match[2], line, file, added))
     return found
 
 
@@ -92,6 +99,9 @@ class Page:
         sys.modules[self.module.__name__] = self.module
 
     def run(self, block: Block) -> None:
+        if block.added:
+            self._add(block)
+            return
         if block.file is not None:
             Path(block.file).write_text(block.text, encoding="utf-8")
         if block.language == "python":
@@ -101,6 +111,13 @@ class Page:
         elif block.language == "bash":
             for line in block.text.splitlines():
                 self._apart(partial(self._command, line))
+
+    def _add(self, block: Block) -> None:
+        assert block.file is not None
+        text = block.text if block.added == "to" else textwrap.indent(block.text, "    ")
+        with Path(block.file).open("a", encoding="utf-8") as file:
+            file.write(f"\n{text}")
+        sys.modules.pop(Path(block.file).stem, None)  # as it was before the addition
 
     def _python(self, block: Block) -> None:
         if block.file is not None:
@@ -212,6 +229,20 @@ def test_examples_run(path: Path) -> None:
     page = Page(path)
     for block in blocks(path):
         page.run(block)
+
+
+def test_pieces_make_one_file(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    pieces = {
+        "as `whole.py`": "class A:\n    a = 1",
+        "to the class in `whole.py`": "b = a + 1",
+        "to `whole.py`": "b = A.b + 1",
+    }
+    text = "".join(f"Add it {where}:\n\n```python\n{code}\n```\n\n" for where, code in pieces.items())
+    page.path.write_text(text + "```python\nfrom whole import b\n```\n", encoding="utf-8")
+    for block in blocks(page.path):
+        page.run(block)
+    assert page.module.b == 3
 
 
 def test_a_wrong_comment_is_noticed(tmp_path: Path) -> None:
