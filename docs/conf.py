@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
+from docutils import nodes  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
+
 import nervex  # noqa: E402  (found by the line above)
 
 project = "nerveX"
@@ -43,15 +46,30 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+toc_object_entries_show_parents = "hide"
+
 html_theme = "furo"
 html_title = "nerveX"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_extra_path = ["_root"]
 html_copy_source = False
+html_domain_indices = False
 html_show_sphinx = False
 html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5c99", "color-brand-content": "#0b6fb8"},
     "dark_css_variables": {"color-brand-primary": "#58b2f0", "color-brand-content": "#6cbcf5"},
 }
+
+
+def shorten_title(app: Sphinx, doctree: nodes.document) -> None:
+    """Leaves ``(policy_type: dqn)`` out of a page's name in the menu."""
+    name = app.env.current_document.docname
+    title = app.env.titles[name].astext()
+    if name.startswith("docs/policies/") and title.endswith(")"):
+        app.env.titles[name] = nodes.title("", title.partition(" (")[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", shorten_title, priority=900)

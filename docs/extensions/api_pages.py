@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,7 @@ import nervex
 
 FOLDER = Path("docs") / "api"
 LITERAL = re.compile(r"(``.+?``|:\w+:`[^`]+`|(?<![\w*])\*(?=[^\s*])[^*]*[^\s*]\*(?![\w*]))")
+LETTER = re.compile(r"^(\s+\w+: \w)\.(?=$| )")  # an argument that is a letter of an equation, and no item of a list
 MANY = 12  # names of a package from which on they are told module by module
 
 
@@ -127,7 +128,7 @@ def add_source_links(app: Sphinx, doctree: nodes.document, docname: str) -> None
         if origin is not None:
             uri = source_uri(app, docname, *origin)
             inner = nodes.inline("", "[source]", classes=["source-link"])
-            signature += nodes.reference("", "", inner, internal=True, refuri=uri)
+            signature.append(nodes.reference("", "", inner, internal=True, refuri=uri))
 
 
 def _origin(package: str, full_name: str) -> tuple[Path, str] | None:
@@ -160,8 +161,14 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, con
 
 
 def as_restructured_text(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """Makes of a docstring what Napoleon and docutils understand as it was meant: equations stand as they are, and a bar
-    or a star in a sentence is one."""
+    """Makes of a docstring what Napoleon and docutils understand as it was meant.
+
+    Equations stand as they are, a bar or a star in a sentence is one, and what is before the first colon of an
+    attribute's docstring is no type.
+    """
+    if what in ("attribute", "data") and lines:
+        before, colon, after = lines[0].partition(": ")
+        lines[:1] = [before + colon.rstrip(), after] if colon else [before]
     result: list[str] = []
     equation = False
     for i, line in enumerate(lines):
@@ -179,7 +186,13 @@ def as_restructured_text(app: Sphinx, what: str, name: str, found: Any, options:
     lines[:] = result
 
 
+def is_left_out(app: Sphinx, what: str, name: str, found: Any, skip: bool, options: Any) -> bool | None:
+    """Whether a member is told elsewhere: the fields of a named tuple, in its docstring; None leaves it to autodoc."""
+    return True if (getattr(found, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
 def _escaped(line: str) -> str:
+    line = LETTER.sub(r"\1\\.", line)
     parts = LITERAL.split(line)
     return "".join(part if i % 2 else re.sub(r"[|*]", r"\\\g<0>", part) for i, part in enumerate(parts))
 
@@ -187,6 +200,7 @@ def _escaped(line: str) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # before Napoleon
+    app.connect("autodoc-skip-member", is_left_out)
     app.connect("doctree-resolved", add_source_links)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -27,7 +27,8 @@ def text(
     x: float, y: float, words: str, size: float = 13, fill: str = INK, anchor: str = "middle", bold: bool = False
 ) -> str:
     weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
+    place = f'x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{fill}"{weight}>{escape(words)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, title: str, words: str, fill: str, there: bool = True) -> str:

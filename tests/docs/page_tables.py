@@ -239,8 +239,8 @@ def _recipe_table(names: Iterable[str], policy_pages: str | None) -> str:
 
 
 def _measured_table(names: Iterable[str], shown: str | None, curves: bool = False) -> str:
-    """Our records in the ledger, and their curves below. Against the table of a page, it holds the seeds that stand there
-    and no later ones."""
+    """Our records in the ledger, and their curves below. Against the table of a page, it holds the seeds that stand
+    there and no later ones."""
     rows = [("recipe", "seeds", "final return, IQM", "best return, IQM", "solved", "env steps to the bar", "wall s",
              "machine", "curve")]  # fmt: skip
     before = None if shown is None else _seeds_shown(shown)
