@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -23,6 +23,7 @@ from app_zoo.classic_control.pendulum.envs.pendulum_env import PendulumEnvConfig
 from app_zoo.memory_cue.envs.memory_cue_env import MemoryCueEnvConfig
 from app_zoo.mujoco.envs.mujoco_env import MujocoEnvConfig
 from nervex.config import describe
+from nervex.config.checker import type_text, understood
 from nervex.data.replay import ReplayConfig
 from nervex.entry.catalog import shipped_configs
 from nervex.entry.ledger import Record, read_ledger, recipes
@@ -106,8 +107,8 @@ def schema(cls: type, *path: str, without: Iterable[str] = (), empty: tuple[type
 
 
 def arguments(functions: Iterable[Any], names: Iterable[str] | None = None) -> str:
-    """Returns keyword arguments as a table: defaults from the signatures, meanings from the docstrings."""
-    rows = [("key", "default", "meaning")]
+    """Returns keyword arguments as a table: types and defaults from the signatures, meanings from the docstrings."""
+    rows = [("key", "type", "default", "meaning")]
     seen = set()
     for function in functions:
         documented = getattr(function, "func", function)
@@ -117,8 +118,17 @@ def arguments(functions: Iterable[Any], names: Iterable[str] | None = None) -> s
             seen.add(name)
             default = parameter.default
             text = "from the env" if default is inspect.Parameter.empty else f"`{_yaml(default)}`"
-            rows.append((f"`{name}`", text, _argument_doc(documented, name)))
+            rows.append((f"`{name}`", _argument_type(documented, name), text, _argument_doc(documented, name)))
     return markdown(rows)
+
+
+def _argument_type(function: Any, name: str) -> str:
+    """What a keyword argument may be, in the words of the other tables; empty where its annotation says nothing."""
+    target = function.__init__ if inspect.isclass(function) else function
+    annotation = get_type_hints(target).get(name, Any)
+    if not understood(annotation):
+        return ""
+    return type_text(annotation).replace("None", "null")
 
 
 def recipe_of(name: str) -> dict[str, Any]:
