@@ -68,7 +68,9 @@ def shorten_title(app: Sphinx, doctree: nodes.document) -> None:
     name = app.env.current_document.docname
     title = app.env.titles[name].astext()
     if name.startswith("docs/policies/") and title.endswith(")"):
-        app.env.titles[name] = nodes.title("", title.partition(" (")[0])
+        short = title.partition(" (")[0]
+        app.env.titles[name] = nodes.title("", short)
+        next(app.env.tocs[name].findall(nodes.reference)).children = [nodes.Text(short)]
 
 
 def setup(app: Sphinx) -> None:

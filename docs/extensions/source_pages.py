@@ -19,7 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
-FOLDER_PAGES = ("README", "table")
+FOLDER_PAGES = ("README.md", "table.md")
+FRONT_PAGES = {"README.md": "docs/index.md", "README.zh.md": "docs/zh/README.md"}  # of the repository: of the site
 LANGUAGES = {".py": PythonLexer, ".yaml": YamlLexer, ".json": JsonLexer, ".toml": TOMLLexer}
 PICTURES = {".png", ".svg"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]+)[^)]*\)")
@@ -84,11 +85,15 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, con
     """Returns the link that a mark of ``find_files`` stands for; None (a warning) where nothing is there."""
     if node.get("reftype") != "source":
         return None
-    path, docname = Path(node["reftarget"]), node["refdoc"]
+    path, docname, root = Path(node["reftarget"]), node["refdoc"], Path(app.srcdir)
+    inside = [path / name for name in FOLDER_PAGES] if path.is_dir() else []
+    front = FRONT_PAGES.get(path.relative_to(root).as_posix())
+    pages = [env.path2doc(str(page)) for page in [*inside, *([root / front] if front else [])]]
+    found = next((page for page in pages if page in env.found_docs), None)
+    if found:
+        return make_refnode(app.builder, docname, found, None, content)
     if path.is_dir():
-        pages = [env.path2doc(str(path / f"{name}.md")) for name in FOLDER_PAGES]
-        found = next((page for page in pages if page in env.found_docs), None)
-        return make_refnode(app.builder, docname, found, None, content) if found else None
+        return None
     link = nodes.reference("", "", internal=True, refuri=source_uri(app, docname, path, node.astext()))
     link += content
     return link
