@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup train test test-envpool check bench format clean
+.PHONY: setup train test test-envpool check docs bench format clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not ray and not envpool and not package and not learning"
 
+# The site: docs/_build/html/index.html. A warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -c docs . docs/_build/html
+
 # Measures nerveX beside other libraries (benchmarks/README.md); hours. `make bench BENCH=--quick` tries all of it once.
 bench: setup
 	$(BIN)/python benchmarks/run_peers.py $(BENCH)
@@ -40,4 +44,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/api *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

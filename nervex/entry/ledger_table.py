@@ -110,7 +110,7 @@ def _summary_row(name: str, group: Sequence[Record]) -> list[str]:
         solved += f", median at {int(median(steps)):,}"
     step, cpu = median(r.env_step for r in group), median(r.cpu_s for r in group)
     return [
-        name, str(len(group)), _interval(_final(group)),
+        name, str(len(group)), interval(_final(group)),
         number(float(iqm(_best(group)))), solved,
         f"{int(step):,}", f"{median(r.wall_s for r in group):,.0f}", f"{cpu:,.0f}", f"{1e3 * cpu / max(step, 1):.2f}",
     ]  # fmt: skip
@@ -176,10 +176,11 @@ def _best(group: Sequence[Record]) -> np.ndarray:
     return np.array([r.best.return_mean for r in group])
 
 
-def _interval(score: np.ndarray) -> str:
-    interval = bootstrap_interval(score)
-    ends = f" [{number(interval.low)}, {number(interval.high)}]" if len(score) > 1 else ""
-    return number(interval.value) + ends
+def interval(score: Sequence[float] | np.ndarray) -> str:
+    """Returns the interquartile mean of scores ``[N]``, and its 95 % bootstrap interval if there are several."""
+    found = bootstrap_interval(np.asarray(score))
+    ends = f" [{number(found.low)}, {number(found.high)}]" if len(score) > 1 else ""
+    return number(found.value) + ends
 
 
 def number(value: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from translations import chinese_results
@@ -24,10 +24,11 @@ from app_zoo.classic_control.pendulum.envs.pendulum_env import PendulumEnvConfig
 from app_zoo.memory_cue.envs.memory_cue_env import MemoryCueEnvConfig
 from app_zoo.mujoco.envs.mujoco_env import MujocoEnvConfig
 from nervex.config import describe
+from nervex.config.checker import type_text, understood
 from nervex.data.replay import ReplayConfig
 from nervex.entry.catalog import shipped_configs
 from nervex.entry.ledger import Record, read_ledger, recipes
-from nervex.entry.ledger_table import number
+from nervex.entry.ledger_table import interval, number
 from nervex.entry.sections import CommonConfig, EnvConfig, MainConfig
 from nervex.envs.gymnasium_env import GymnasiumEnvConfig
 from nervex.model.qac import SACNet
@@ -68,7 +69,8 @@ Maker = Callable[[str | None], str]
 
 def page_tables() -> dict[Path, dict[str, Maker]]:
     """Returns page -> name of a table -> how it is made."""
-    pages = {ROOT / "docs" / "configuration.md": _configuration_tables()}
+    pages: dict[Path, dict[str, Maker]] = {ROOT / "README.md": {"results": _results_table}}
+    pages[ROOT / "docs" / "configuration.md"] = _configuration_tables()
     pages[ROOT / "docs" / "policies" / "README.md"] = {"policies": _made(_policy_index)}
     for name in POLICIES:
         pages[ROOT / "docs" / "policies" / f"{name}.md"] = _policy_tables(name)
@@ -107,8 +109,8 @@ def schema(cls: type, *path: str, without: Iterable[str] = (), empty: tuple[type
 
 
 def arguments(functions: Iterable[Any], names: Iterable[str] | None = None) -> str:
-    """Returns keyword arguments as a table: defaults from the signatures, meanings from the docstrings."""
-    rows = [("key", "default", "meaning")]
+    """Returns keyword arguments as a table: types and defaults from the signatures, meanings from the docstrings."""
+    rows = [("key", "type", "default", "meaning")]
     seen = set()
     for function in functions:
         documented = getattr(function, "func", function)
@@ -118,8 +120,17 @@ def arguments(functions: Iterable[Any], names: Iterable[str] | None = None) -> s
             seen.add(name)
             default = parameter.default
             text = "from the env" if default is inspect.Parameter.empty else f"`{_yaml(default)}`"
-            rows.append((f"`{name}`", text, _argument_doc(documented, name)))
+            rows.append((f"`{name}`", _argument_type(documented, name), text, _argument_doc(documented, name)))
     return markdown(rows)
+
+
+def _argument_type(function: Any, name: str) -> str:
+    """What a keyword argument may be, in the words of the other tables; empty where its annotation says nothing."""
+    target = function.__init__ if inspect.isclass(function) else function
+    annotation = get_type_hints(target).get(name, Any)
+    if not understood(annotation):
+        return ""
+    return type_text(annotation).replace("None", "null")
 
 
 def recipe_of(name: str) -> dict[str, Any]:
@@ -142,6 +153,7 @@ def _configuration_tables() -> dict[str, Maker]:
         "gymnasium": _made(schema, GymnasiumEnvConfig, "env"),
         "manager": _made(arguments, [EnvManager, SubprocessEnvManager], _MANAGER_OPTIONS),
         "policy": _made(schema, PolicyConfig, "policy"),
+        "every_policy": _made(_every_policy),
         "replay_buffer": _made(schema, ReplayConfig, "replay_buffer"),
         "actor": _made(schema, ActorConfig, "actor"),
         "evaluator": _made(schema, EvaluatorConfig, "evaluator"),
@@ -157,8 +169,19 @@ def _policy_tables(name: str) -> dict[str, Maker]:
         "config": _made(schema, policy.config_class, "policy", empty=(PolicyConfig,)),
         "model": _made(_model_table, policy),
         "recipes": _made(_recipe_table, own, None),
-        "measured": partial(_measured_table, own),
+        "measured": partial(_measured_table, own, curves=True),
     }
+
+
+def _every_policy() -> str:
+    """The keys that each policy has of its own, under a heading each."""
+    parts = []
+    for name in POLICIES:
+        policy: Any = POLICY_REGISTRY.get(name)
+        page = f"[Its page](policies/{name}.md) has the arguments of its network, `policy.model`."
+        table = schema(policy.config_class, "policy", empty=(PolicyConfig,))
+        parts.append(f"### `policy_type: {name}`\n\n{page}\n\n{table}")
+    return "\n" + "\n".join(parts)
 
 
 @cache
@@ -227,8 +250,9 @@ def _recipe_table(names: Iterable[str], policy_pages: str | None) -> str:
     return markdown(rows)
 
 
-def _measured_table(names: Iterable[str], shown: str | None) -> str:
-    """Our records in the ledger. Against the table of a page, it holds the seeds that stand there and no later ones."""
+def _measured_table(names: Iterable[str], shown: str | None, curves: bool = False) -> str:
+    """Our records in the ledger, and their curves below. Against the table of a page, it holds the seeds that stand
+    there and no later ones."""
     rows = [("recipe", "seeds", "final return, IQM", "best return, IQM", "solved", "env steps to the bar", "wall s",
              "machine", "curve")]  # fmt: skip
     before = None if shown is None else _seeds_shown(shown)
@@ -237,6 +261,30 @@ def _measured_table(names: Iterable[str], shown: str | None) -> str:
         seeds, curve = (None, True) if before is None else before.get(name, (set(), False))
         records = [r for r in records if seeds is None or r.seed in seeds]
         rows.append(_measured_row(name, records, curve and (LEDGER / name / "curve.png").exists()))
+    drawn = [row[0] for row in rows[1:] if row[-1]] if curves else []
+    pictures = [re.sub(r"^\[(\w+)\]\((.*)\)$", r"\n![learning curve of \1](\2curve.png)\n", name) for name in drawn]
+    return markdown(rows) + "".join(pictures)
+
+
+def _results_table(shown: str | None) -> str:
+    """The summary of the front page: our records with those of the peers beside them, all or as many as stand there."""
+    rows = [("recipe", "policy", "seeds", "bar", "final return, IQM [95 %]", "solved, at env step (median)", "wall s")]
+    before = None if shown is None else _seeds_shown(shown, column=2)
+    for name in recipes(LEDGER):
+        records = [r for r in read_ledger(LEDGER, name) if not r.peer]
+        if before is not None:
+            records = [r for r in records if r.seed in before.get(name, (set(), False))[0]]
+        if not records:
+            continue
+        policy = recipe_of(name)["policy"]["policy_type"]
+        steps = [r.solved_env_step for r in records if r.solved_env_step is not None]
+        bar = next((f"{r.bar:g}" for r in records if r.bar is not None), "none")
+        solved = f"{len(steps)} of {len(records)}" + (f", {int(median(steps)):,}" if steps else "")
+        rows.append((
+            f"[{name}](benchmarks/ledger/{name}/table.md)", f"[{policy}](docs/policies/{policy}.md)",
+            ", ".join(str(r.seed) for r in records), bar, interval([r.final.return_mean for r in records]),
+            solved if bar != "none" else "", f"{median(r.wall_s for r in records):,.0f}",
+        ))  # fmt: skip
     return markdown(rows)
 
 
@@ -259,13 +307,13 @@ def _measured_row(name: str, records: list[Record], curve: bool) -> tuple[str, .
     )
 
 
-def _seeds_shown(table: str) -> dict[str, tuple[set[int], bool]]:
+def _seeds_shown(table: str, column: int = 1) -> dict[str, tuple[set[int], bool]]:
     """Returns recipe -> seeds that a table of results holds, and whether it shows the curve."""
     shown = {}
-    for line in table.splitlines()[2:]:
+    for line in [row for row in table.splitlines() if row.startswith("|")][2:]:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         name = re.sub(r"\[(\w+)\].*", r"\1", cells[0])
-        shown[name] = ({int(seed) for seed in re.findall(r"\d+", cells[1])}, "curve.png" in cells[-1])
+        shown[name] = ({int(seed) for seed in re.findall(r"\d+", cells[column])}, "curve.png" in cells[-1])
     return shown
 
 
