@@ -22,11 +22,14 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).resolve().parent
 EVERY_S = 5.0
 MIB = 1 << 20
+_HELD = ("Pss_Anon:", "Pss_Shmem:")
 
 
 def tree_rss(pid: int) -> int:
-    """Returns the bytes of memory that a process and its descendants hold for themselves (``Pss``: shared pages count
-    in part for each)."""
+    """Returns the bytes of memory that a process and its descendants hold: what they allocated, and shared memory.
+
+    Pages of libraries are left out; how they are shared changes with what else runs on the machine.
+    """
     total, waiting = 0, [pid]
     while waiting:
         number = waiting.pop()
@@ -36,7 +39,7 @@ def tree_rss(pid: int) -> int:
                 waiting += map(int, (task / "children").read_text(encoding="utf-8").split())
         except OSError:
             continue  # it has just ended
-        total += next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith(_HELD))
     return total
 
 

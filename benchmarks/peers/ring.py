@@ -12,7 +12,7 @@ STATES, LIMIT, GAMMA = 4, 3, 0.8
 
 
 class Ring(gymnasium.Env):
-    """Four states, of which state s pays s and leads to s + 1; episodes end at state 0, or are cut after three steps."""
+    """State s of four pays s and leads to s + 1; episodes end at state 0, or are cut after three steps."""
 
     def __init__(self, end: str) -> None:
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (STATES,), np.float32)
