@@ -155,7 +155,8 @@ class SingleMachineRunner(ABC):
 
     @abstractmethod
     def _setup_env(self) -> None:
-        """Sets ``self._actor_env`` and ``self._evaluator_env``, env managers that are not launched yet."""
+        """Sets ``self._actor_env`` and ``self._evaluator_env``, env managers that are not launched yet; that of the
+        evaluator is to be one in step (any but ``SubprocessEnvManager``)."""
 
     @abstractmethod
     def _setup_learner(self) -> None:

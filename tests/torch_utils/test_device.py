@@ -8,7 +8,7 @@ import torch
 from easydict import EasyDict
 
 from nervex.torch_utils import device
-from nervex.torch_utils.device import pick_threads, to_device
+from nervex.torch_utils.device import device_of, pick_threads, to_device
 
 Pair = namedtuple("Pair", "a b")
 
@@ -66,3 +66,8 @@ def test_threads_grow_with_the_work_and_not_beyond_the_cpus(monkeypatch):
 
 def test_usable_cpus_are_counted():
     assert device._usable_cpus() >= 1
+
+
+def test_the_device_of_a_module():
+    assert device_of(torch.nn.Linear(1, 1).to("meta")) == torch.device("meta")
+    assert device_of(torch.nn.ReLU()) == torch.device("cpu")

@@ -33,6 +33,7 @@ class FCDQN(nn.Module):
         action_dim: number of actions N.
         hidden_dim_list: sizes of the hidden layers.
         dueling: value and advantages in two heads: Q = V + A − mean(A).
+        norm: layer norms after the hidden layers.
         device: kept for those who build it as the tutorial does; ``model.cuda()`` moves it.
     """
 
@@ -42,13 +43,14 @@ class FCDQN(nn.Module):
         action_dim: int,
         hidden_dim_list: Sequence[int] = (128, 256, 256),
         dueling: bool = False,
+        norm: bool = False,
         device: str = "cpu",
     ) -> None:
         super().__init__()
         self.act = nn.ReLU()
         layers: list[nn.Module] = []
         for dim in hidden_dim_list:
-            layers += [nn.Linear(input_dim, dim), self.act]
+            layers += [nn.Linear(input_dim, dim), *([nn.LayerNorm(dim)] if norm else []), self.act]
             input_dim = dim
         self.main = nn.Sequential(*layers)
         self.action_dim = action_dim
@@ -148,13 +150,15 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="DQN on CartPole-v1, put together by hand.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-env-step", type=int, help="budget; that of the YAML file without it")
     parser.add_argument("--run-dir", help="a new folder for metrics and checkpoints; nothing is written without it")
     options = parser.parse_args()
     shipped = read_config(CONFIG)
+    shipped.max_env_step = options.max_env_step or shipped.max_env_step
     progress = ProgressSink(
         f"cartpole_main seed {options.seed}", Budgets(shipped.max_env_step), shipped.evaluator.stop_val
     )
-    outcome = main(options.seed, run_dir=options.run_dir, sinks=[progress])
+    outcome = main(options.seed, shipped, options.run_dir, [progress])
     returns = outcome.episode_return
     print(
         f"{outcome.stop_reason}: return {returns.mean():.1f} over {len(returns)} episodes "
