@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from app_zoo.classic_control.cartpole.envs import CartPoleEnv
 from nervex.agent import Agent
 from nervex.computation_graph import BaseCompGraph
 from nervex.entry.base_single_machine import SingleMachineResult, SingleMachineRunner
-from nervex.rl_utils import q_nstep_td_data, q_nstep_td_error_per_sample
+from nervex.rl_utils import q_1step_td_data, q_1step_td_error
 from nervex.utils import deep_merge_dicts, read_config
 from nervex.worker import BaseLearner
 from nervex.worker.actor.env_manager import BaseEnvManager
@@ -68,25 +69,27 @@ class FCDQN(nn.Module):
 
 
 class CartPoleDqnGraph(BaseCompGraph):
-    """The 1-step loss of DQN. It is that of the chapter's ``q_1step_td_error``; its n-step form also gives the error of
-    each sample, which is its priority in the buffer."""
+    """The 1-step loss of DQN, that of the chapter but for one thing: with a target network the bootstrapping action is
+    the online network's choice (double DQN, van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461, eq. 4)."""
 
     def __init__(self, cfg: Any) -> None:
         self._gamma = cfg.dqn.discount_factor
 
     def forward(self, data: dict[str, Any], agent: Agent) -> dict[str, Any]:
         """Returns the loss of obs, next_obs [B, D], action, reward, done [B] and, if there, weights [B]."""
-        q_value = agent.forward(data["obs"])["logit"]
+        q_value = agent.forward(data["obs"])["logit"]  # [B, N]
+        with torch.no_grad():
+            target_q_value = agent.forward(data["next_obs"])["logit"]  # [B, N]
+        next_action = target_q_value.argmax(dim=1)  # [B]
         if agent.is_double:
             target_q_value = agent.target_forward(data["next_obs"])["logit"]
-        else:
-            target_q_value = agent.forward(data["next_obs"])["logit"]
-        reward, weights = data["reward"].unsqueeze(0), data.get("weights")  # [1, B], [B]
-        td_data = q_nstep_td_data(q_value, target_q_value, data["action"], None, reward, data["done"], weights)
-        loss, td_error = q_nstep_td_error_per_sample(td_data, self._gamma, nstep=1)
+        td_data = q_1step_td_data(
+            q_value, target_q_value, data["action"], next_action, data["reward"], data["done"], data.get("weights")
+        )
+        loss = q_1step_td_error(td_data, self._gamma)
         if agent.is_double:
             agent.target_update(agent.state_dict()["model"])
-        return {"total_loss": loss, "q_value": q_value.mean(), "priority": td_error.abs()}
+        return {"total_loss": loss, "q_value": q_value.mean()}
 
 
 class CartPoleDqnLearner(BaseLearner):
@@ -100,8 +103,8 @@ class CartPoleDqnLearner(BaseLearner):
         model = FCDQN(env_info.obs_space.shape, env_info.act_space.shape, dueling=cfg.dqn.dueling, **self._cfg.model)
         if cfg.use_cuda:
             model.cuda()
-        target = {"update_type": "momentum", "update_kwargs": {"theta": cfg.dqn.target_theta}}
-        self._agent = create_dqn_learner_agent(model, is_double=cfg.dqn.is_double, **target)
+        target = {"freq": cfg.dqn.target_update_freq}
+        self._agent = create_dqn_learner_agent(model, is_double=cfg.dqn.is_double, update_kwargs=target)
         self._agent.mode(train=True)
         if self._agent.is_double:
             self._agent.target_mode(train=True)
