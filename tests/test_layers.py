@@ -30,6 +30,7 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "imageio_ffmpeg": ("nervex/utils/video.py",),
     "matplotlib": ("nervex/entry/plot.py", "nervex/entry/plot_ledger.py"),
     "lz4": ("nervex/data/lz4_store.py",),
+    "h5py": ("nervex/data/offline/minari.py",),
     "numba": ("nervex/kernels/jit.py",),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),
