@@ -2,9 +2,10 @@
 
     python benchmarks/offline_data.py
 
-Reads ``datasets/pendulum_mixed``, which any of the recipes makes (``nervex train pendulum_iql``), and the records of
-``nervex bench learn NAME`` of pendulum_bc, pendulum_bc10, pendulum_cql and pendulum_iql; writes
-``results/offline_data.json`` and ``results/offline_data.png``. Differences are of the mean final return over seeds, with 95 % bootstrap intervals.
+Reads ``datasets/pendulum_mixed``, which any of the recipes makes (``nervex train pendulum_iql``), and the records
+that there are of ``nervex bench learn NAME`` for pendulum_bc, pendulum_bc10, pendulum_cql and pendulum_iql; writes
+``results/offline_data.json`` and ``results/offline_data.png``. Differences are of the mean final return over seeds,
+with 95 % bootstrap intervals.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nervex.data.offline import OfflineData, open_dataset
-from nervex.entry.ledger import machine, read_ledger
+from nervex.entry.ledger import machine, read_ledger, recipes
 from nervex.utils.statistics import bootstrap_interval, difference_interval
 
 HERE = Path(__file__).resolve().parent
@@ -44,14 +45,16 @@ def compared(ledger: Path) -> dict:
     final = {
         name: np.array([record.final.return_mean for record in read_ledger(ledger, name) if not record.peer])
         for name in RECIPES
+        if name in recipes(ledger)
     }
-    means = {name: [round(x, 1) for x in bootstrap_interval(final[name], mean)] for name in RECIPES}
+    means = {name: [round(x, 1) for x in bootstrap_interval(final[name], mean)] for name in final}
     differences = {
         f"{name} - {other}": [round(x, 1) for x in difference_interval(final[name], final[other], mean)]
         for name in RECIPES[2:]
         for other in BASELINES
+        if name in final and other in final
     }
-    seeds = {name: final[name].round(1).tolist() for name in RECIPES}
+    seeds = {name: final[name].round(1).tolist() for name in final}
     return {"final return by seed": seeds, "mean [95 %]": means, "difference [95 %]": differences}
 
 
