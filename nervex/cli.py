@@ -1,4 +1,5 @@
-"""The command line: ``nervex train | eval | check | verify-resume | inspect | replay | profile | plot | bench | list``.
+"""The command line: ``nervex train | eval | collect | check | verify-resume | inspect | replay | profile | plot |
+bench | list``.
 
 Modules that need torch are imported by the commands that use them, so that ``--help`` is quick.
 """
@@ -16,7 +17,7 @@ from nervex.utils.errors import ConfigError, NerveXError, RunFolderError
 BAD_INPUT = 2  # exit code of a wrong configuration or command line
 FAILED = 1  # exit code of a run that failed
 INTERRUPTED = 130  # exit code of a run that Ctrl-C ended
-_RUNNING = ("train", "bench", "verify-resume", "replay")  # commands in which a run may fail
+_RUNNING = ("train", "collect", "bench", "verify-resume", "replay")  # commands in which a run may fail
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--video", metavar="FILE.mp4", help="film one more episode")
     evaluate.set_defaults(run=_eval)
 
+    _add_collect(commands, common)
+
     check = commands.add_parser("check", parents=[common], help="try a configuration without training")
     check.add_argument("config", metavar="CONFIG", help="YAML file or shipped name")
     check.add_argument("overrides", nargs="*", metavar="key=value")
@@ -111,6 +114,23 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument("what", choices=["policies", "envs", "configs", "plugins"])
     names.set_defaults(run=_list)
     return parser
+
+
+def _add_collect(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "Plays episodes with the weights of a run's best evaluation and writes them as a data set."
+    collect = commands.add_parser("collect", parents=[common], help="make a data set with a policy", description=text)
+    collect.add_argument("run_dir", metavar="RUN_DIR", help="folder of a run")
+    collect.add_argument("--out", required=True, metavar="FILE", help="folder, or file .hdf5, of the new data set")
+    collect.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes (default: 100)")
+    collect.add_argument("--seed", type=int, help="seed of the episodes")
+    collect.add_argument(
+        "--format", choices=["nervex", "minari"], help="of the files (default: minari for .hdf5 and .h5, else nervex)"
+    )
+    way = collect.add_mutually_exclusive_group()
+    way.add_argument("--stochastic", action="store_true", help="draw actions from the policy (default: the likeliest)")
+    way.add_argument("--eps", type=float, metavar="E", help="exploration rate of eps-greedy policies")
+    way.add_argument("--random", action="store_true", help="draw actions uniformly, in the envs of the run")
+    collect.set_defaults(run=_collect)
 
 
 def _add_trust(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -221,6 +241,16 @@ def _eval(args: argparse.Namespace) -> int:
           f"(min {returns.min():.2f}, max {returns.max():.2f}, length {length:.1f})")  # fmt: skip
     if outcome.video is not None:
         print(f"video: {outcome.video} ({outcome.frame_num} frames)")
+    return 0
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from nervex.entry.collect_entry import collect_run, returns_text
+
+    act = "random" if args.random else "stochastic" if args.stochastic else "greedy"
+    result = collect_run(args.run_dir, args.out, args.episodes, args.seed, args.format, act, args.eps)  # type: ignore[arg-type]
+    print(returns_text(result))
+    print(f"data set: {args.out}")
     return 0
 
 

@@ -34,6 +34,7 @@ ONLY_IN = {  # heavy or optional packages -> the only places that may import the
     "s3fs": (),  # by fsspec, where S3 is asked for
     "filelock": ("nervex/utils/lock_helper.py",),
     "scipy": ("nervex/torch_utils/loss/multi_logits_loss.py",),
+    "h5py": ("nervex/data/offline/minari.py",),
     "numba": ("nervex/kernels/jit.py",),
     "rich": ("nervex/worker/monitor/",),
     "gymnasium": ("nervex/envs/", "app_zoo/"),

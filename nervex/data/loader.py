@@ -1,13 +1,15 @@
 """Batches made ready by threads while the current one is learned."""
 
+import multiprocessing
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from nervex.data.replay import Draw, Replay
 from nervex.torch_utils.transfer import AheadCopy
@@ -33,6 +35,8 @@ class AsyncDataLoader:
     (no data; the iteration ends), or a list of items or of functions without arguments that give items, which
     ``num_workers`` threads call in chunks of ``chunk_size`` and ``collate_fn`` joins. The function is called up to
     ``depth`` batches before its batch is asked for, always by one thread.
+
+    **From a data set** see :meth:`from_dataset`.
 
         with AsyncDataLoader(replay, 32, "cuda") as loader:
             for batch in loader.batches(train_step):
@@ -84,6 +88,47 @@ class AsyncDataLoader:
         self._worth: bool | None = None
         self._closed = False
         self._closing = threading.Event()
+        self._direct = False  # the source is quick: small batches are made by the thread that asks
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Dataset[Any],
+        batch_sampler: Iterable[list[int]],
+        device: str | torch.device = "cpu",
+        collate_fn: Callable[[Any], Any] | None = None,
+        num_workers: int = 0,
+        depth: int = 2,
+        timeout_s: float = 600.0,
+    ) -> "AsyncDataLoader":
+        """Returns a loader of the batches of a PyTorch data set, in the order of the sampler.
+
+        ``torch.utils.data.DataLoader`` gathers and pins them, in processes of its own if there are to be any, which
+        come from a fork server and open mapped files themselves.
+
+        Args:
+            dataset: map-style.
+            batch_sampler: gives the indices of each batch; batches end when it does.
+            device, collate_fn, timeout_s: as for the class; the function is given what ``__getitems__`` returns, or a
+                list of samples.
+            num_workers: processes that gather batches; 0: a thread, or, for small batches that stay on the CPU, the one
+                that asks.
+            depth: batches made ahead, by each process if there are any.
+        """
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,  # type: ignore[arg-type]
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            pin_memory=torch.device(device).type == "cuda",
+            multiprocessing_context=_fork_server(dataset) if num_workers else None,
+            prefetch_factor=depth if num_workers else None,
+            generator=torch.Generator(),  # else it would draw from the one that the training draws from
+        )
+        batches = iter(loader)
+        asynchronous = cls(lambda _: next(batches, None), 1, device, depth=depth, timeout_s=timeout_s)
+        asynchronous._direct = not num_workers
+        return asynchronous
 
     def batches(self, num: int, policy_version: int | None = None) -> Iterator[Any]:
         """Yields up to ``num`` batches, fewer when there are no data for more; afterwards nothing is in flight.
@@ -127,6 +172,7 @@ class AsyncDataLoader:
             self._closing.set()
             self._take_back()
             self._thread.shutdown(cancel_futures=True)
+            self._source = _nothing  # lets the processes of a data set end
             if self._workers is not None:
                 self._workers.shutdown(cancel_futures=True)
 
@@ -143,11 +189,11 @@ class AsyncDataLoader:
             draw = self._replay.draw(self._batch_size, policy_version)
             made = None if draw is None else self._copy.send(self._replay.fetch(draw))
         elif made is None:
-            made = self._result(self._thread.submit(self._from_source))
+            made = self._from_source() if self._direct else self._result(self._thread.submit(self._from_source))
         if made is None:
             return None
         batch = self._copy.receive(made)
-        if self._replay is None or (not self._replay.prioritized and self._pays(batch)):
+        if self._reads_ahead(batch):
             self._ask(min(wanted - 1, self._depth), None if policy_version is None else policy_version + 1)
         return batch
 
@@ -173,6 +219,11 @@ class AsyncDataLoader:
                 f"AsyncDataLoader waited {self._timeout_s:g} s for a batch of {self._batch_size} from "
                 f"{type(self._source).__name__}; see why the data source hangs, or give a longer timeout_s"
             ) from e
+
+    def _reads_ahead(self, batch: Any) -> bool:
+        if self._replay is None:
+            return not self._direct or self._pays(batch)
+        return not self._replay.prioritized and self._pays(batch)
 
     def _pays(self, batch: Any) -> bool:
         """Whether a batch is worth a thread: handing over a small one costs more than gathering it."""
@@ -226,6 +277,17 @@ class AsyncDataLoader:
 def stack_items(items: list[Any]) -> Any:
     """Returns items (nested dicts of tensors, arrays or numbers) as one batch, [B, ...]."""
     return tree_map(lambda *leaves: torch.stack([torch.as_tensor(np.asarray(x)) for x in leaves]), *items)
+
+
+def _fork_server(dataset: Dataset[Any]) -> Any:
+    """Returns what starts processes that come from a fork server, which has loaded what the data set needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(dataset).__module__])
+    return context
+
+
+def _nothing(batch_size: int) -> None:
+    return None
 
 
 def _call(items: list[Any]) -> list[Any]:

@@ -162,7 +162,8 @@ def _open(config: str | Path, overrides: tuple[str, ...], ledger: Path, work: Pa
     cfg = compiled.cfg
     if not math.isinf(cfg.max_wall_s):
         raise ConfigError(f"max_wall_s is {cfg.max_wall_s:g} in {source.name}, but seconds are no budget that every "
-                          "machine could be held to; give max_env_step=N and leave it out")  # fmt: skip
+                          "machine could be held to; give max_env_step=N (max_train_iter=N "
+                          "of a run that makes no env steps) and leave it out")  # fmt: skip
     if math.isinf(cfg.max_env_step) and math.isinf(cfg.max_train_iter):
         raise ConfigError(f"{source.name} has no budget that every seed could be run to; give max_env_step=N")
     work = Path("runs") / "bench" / compiled.name if work is None else work
@@ -278,11 +279,13 @@ def _final_evaluation(bench: Bench, compiled: CompiledConfig, outcome: RunResult
         result = evaluator.evaluate(bench.final_episode)
     finally:
         evaluator.close()
-    return Point(outcome.result["env_step"], result.mean, len(result.episode_return), result.std)
+    step = outcome.result["env_step"] or outcome.result["train_iter"]
+    return Point(step, result.mean, len(result.episode_return), result.std)
 
 
 def _point(row: dict[str, Any]) -> Point:
-    return Point(int(row["env_step"]), float(row["eval_return"]), int(row["eval_episode"]), row.get("eval_return_std"))
+    step = int(row["env_step"]) or int(row["train_iter"])
+    return Point(step, float(row["eval_return"]), int(row["eval_episode"]), row.get("eval_return_std"))
 
 
 def _now() -> str:

@@ -1,6 +1,7 @@
 """Tries a configuration: builds everything, checks the env against its ``info()``, runs a few steps of every mode."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,20 @@ def check_config(
     diagnosis = examine_env(compiled.env_fn, compiled.actor_env_cfg[0], limits, dumps_by_value)
     report.error_num = diagnosis.error_num
     report.env += [*diagnosis.summary, *map(str, diagnosis.findings)]
+    if compiled.policy_class.data_path == "dataset" and not Path(compiled.cfg.dataset.path).exists():
+        wanted = "is made first" if compiled.cfg.dataset.collect else "is not there"
+        report.plan.append(f"data set  {compiled.cfg.dataset.path} {wanted}; nothing else was tried")
+        return report
     if any(finding.kind in ("hangs", "raises-constructor") for finding in diagnosis.findings):
         return report  # it would hang, or raise, once more
     parts = build_parts(compiled)
     try:
         _plan(compiled, parts, report)
-        _collect(compiled, parts, report)
+        if parts.offline is None:
+            _collect(compiled, parts, report)
         _learn(compiled, parts, report)
-        _evaluate(parts, report)
+        if parts.offline is None:
+            _evaluate(parts, report)
         _sizes(compiled, parts, report)
         if speed:
             _speed(compiled, parts, report)
@@ -86,10 +93,13 @@ def _speed(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) ->
     rollout = parts.rollout
 
     def batch() -> Any:
+        if parts.offline is not None:
+            return next(parts.offline.batches(1))
         return parts.replay.sample(size) if rollout is None else next(rollout.batches(size, 1, 1))
 
-    kind = compiled.cfg.env.get("env_manager_type", "base")
-    report.speed.append(f"manager   {manager_advice(compiled.env_fn, compiled.actor_env_cfg, kind)}")
+    if parts.offline is None:
+        kind = compiled.cfg.env.get("env_manager_type", "base")
+        report.speed.append(f"manager   {manager_advice(compiled.env_fn, compiled.actor_env_cfg, kind)}")
     parameters = sum(p.numel() for p in parts.policy.model.parameters())
     threads = thread_advice(lambda: parts.learner.train(batch()), parameters, size)
     report.speed.append(f"threads   {threads}")
@@ -97,7 +107,23 @@ def _speed(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) ->
 
 def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> None:
     cfg = compiled.cfg
-    learn, actor = cfg.policy.learn, cfg.actor
+    learn = cfg.policy.learn
+    policy = (
+        f"policy    {compiled.policy_class.__name__}, {sum(p.numel() for p in parts.policy.model.parameters()):,} "
+        f"parameters, {torch.get_num_threads()} torch thread(s)"
+    )
+    if parts.offline is not None:
+        data = parts.offline.data
+        report.plan += [
+            f"data set  {data.path}: {data.transition_num:,} transitions in {data.episode_num:,} episodes, "
+            f"{len(parts.offline.dataset):,} learned from",
+            policy,
+            f"loop      {learn.train_step} update(s) of {learn.batch_size}; evaluation every {cfg.evaluator.eval_freq} "
+            f"loops over {cfg.evaluator.n_episode} episodes",
+            f"ends at   {_ends(cfg)}",
+        ]
+        return
+    actor = cfg.actor
     unit = f"{actor.n_sample} transitions" if actor.n_sample else f"{actor.n_episode} episodes"
     updates = f"{learn.train_step} update(s)"
     if parts.rollout is not None and learn.train_step is None:
@@ -106,8 +132,7 @@ def _plan(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) -> 
         f"env       {parts.actor.env.lane_num} collecting ({cfg.env.get('env_manager_type', 'base')}), "
         f"{len(compiled.evaluator_env_cfg)} evaluating",
         f"spaces    obs {_shape(parts.actor.env.obs_spec)}, action {_shape(parts.actor.env.action_spec)}",
-        f"policy    {compiled.policy_class.__name__}, {sum(p.numel() for p in parts.policy.model.parameters()):,} "
-        f"parameters, {torch.get_num_threads()} torch thread(s)",
+        policy,
         f"loop      {unit}, then {updates} of {learn.batch_size}; evaluation every "
         f"{cfg.evaluator.eval_freq} loops over {cfg.evaluator.n_episode} episodes",
         f"ends at   {_ends(cfg)}",
@@ -175,6 +200,7 @@ def _learn(compiled: CompiledConfig, parts: SerialParts, report: CheckReport) ->
     losses = []
     learn, rollout = compiled.cfg.policy.learn, parts.rollout
     given = None if rollout is None else rollout.batches(learn.batch_size, 1, 2)
+    given = given if parts.offline is None else parts.offline.batches(2)
     for _ in range(2):
         batch = parts.replay.sample(learn.batch_size) if given is None else next(given)
         assert batch is not None

@@ -103,9 +103,7 @@ def compile_config(
         main["policy"]["normalize"]["obs_dim"] = _dim(spec_tree(info.obs_space))
     if not model_given:
         _fill_model(main, policy_class, model_type, info, source)
-    check_relations(main, source, len(actor_cfg))
-    if policy_class.data_path == "rollout":
-        del main["replay_buffer"]
+    check_relations(main, source, len(actor_cfg), policy_class.data_path)
     return CompiledConfig(FrozenConfig(main), policy_class, model_type, env_fn, actor_cfg, evaluator_cfg, info)
 
 

@@ -2,19 +2,20 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from nervex.config.source import read_source
+from nervex.config.source import apply_overrides, read_source
 from nervex.data.lanes import LaneBlock
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
 from nervex.entry.serial_parts import build_evaluator, build_policy
 from nervex.envs.base_env import spec_tree
+from nervex.policy.base_policy import Policy
 from nervex.torch_utils.checkpoint import load_weights
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import CheckpointError, ConfigError, NerveXError
@@ -31,6 +32,44 @@ class Evaluation:
     result: EvalResult
     video: Path | None = None
     frame_num: int = 0
+
+
+class TrainedPolicy(NamedTuple):
+    """A policy with the weights of a run's best evaluation, and the configuration of the run."""
+
+    compiled: CompiledConfig
+    policy: Policy
+
+
+def trained_policy(
+    run_dir: str | Path,
+    env_setting: EnvSetting | None = None,
+    policy_type: Any = None,
+    model_type: Any = None,
+    model: Any = None,
+    overrides: Iterable[str] = (),
+) -> TrainedPolicy:
+    """Builds the policy of a run folder; everything random is seeded with the run's seed.
+
+    Args:
+        run_dir: folder of the run.
+        env_setting, policy_type, model_type, model: what the run was given from Python, if it was.
+        overrides: ``key=value`` texts.
+    """
+    folder = RunFolder.open(run_dir)
+    source = apply_overrides(read_source(folder.config_path), overrides)
+    compiled = compile_config(source, env_setting, policy_type, model_type, model_given=model is not None)
+    cfg = compiled.cfg
+    set_seed(cfg.seed)
+    torch.set_num_threads(cfg.torch_threads or 1)
+    policy = build_policy(compiled, model)
+    try:
+        policy.model.load_state_dict(load_weights(folder.path))
+    except RuntimeError as e:
+        if isinstance(e, NerveXError):
+            raise
+        raise CheckpointError(f"the weights in {folder.path} do not fit its configuration: {e}") from e
+    return TrainedPolicy(compiled, policy)
 
 
 def evaluate_run(
@@ -58,21 +97,8 @@ def evaluate_run(
         raise ConfigError(f"the video {video} has no known ending; expected one of {', '.join(VIDEO_SUFFIXES)}")
     if seed is not None and seed < 0:
         raise ConfigError(f"the seed is {seed}; expected at least 0")
-    folder = RunFolder.open(run_dir)
-    compiled = compile_config(
-        read_source(folder.config_path), env_setting, policy_type, model_type, model_given=model is not None
-    )
-    cfg = compiled.cfg
-    set_seed(cfg.seed)
-    torch.set_num_threads(cfg.torch_threads or 1)
-    policy = build_policy(compiled, model)
-    try:
-        policy.model.load_state_dict(load_weights(folder.path))
-    except RuntimeError as e:
-        if isinstance(e, NerveXError):
-            raise
-        raise CheckpointError(f"the weights in {folder.path} do not fit its configuration: {e}") from e
-    number = (cfg.seed + 1) * 7919 if seed is None else seed
+    compiled, policy = trained_policy(run_dir, env_setting, policy_type, model_type, model)
+    number = (compiled.cfg.seed + 1) * 7919 if seed is None else seed
     evaluator = build_evaluator(compiled, policy, number, min(n_episode, len(compiled.evaluator_env_cfg)))
     try:
         result = evaluator.evaluate(n_episode)

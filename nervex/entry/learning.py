@@ -1,13 +1,16 @@
-"""From what an actor collects to what a learner trains on: through a replay, or rollout by rollout."""
+"""What a learner trains on: what an actor collects, through a replay or rollout by rollout, or a data set."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from nervex.data.memory import human_bytes
 from nervex.data.window import ItemWindow
 from nervex.entry.serial_parts import SerialParts
 from nervex.utils.errors import ConfigError
+from nervex.utils.tree import tree_map
 from nervex.worker.actor.rollout import Block
 
 _logger = logging.getLogger("nervex")
@@ -29,9 +32,9 @@ class ReplayLearning:
         self._batch_size: int = cfg.policy.learn.batch_size
         self._planned = not isinstance(parts.replay.window, ItemWindow)
 
-    def prepare(self, size: int, must_stop: Stop) -> bool:
-        """Collects ``size`` transitions with random actions before learning begins; False when it was stopped."""
-        actor = self._parts.actor
+    def prepare(self, must_stop: Stop) -> bool:
+        """Collects transitions with random actions before learning begins; False when it was stopped."""
+        actor, size = self._parts.actor, self._cfg.actor.random_collect_size
         while actor.sample_count < size and not must_stop():
             left = size - actor.sample_count
             actor.generate_data(n_sample=left, consume=self.push, random=True, stop=must_stop)
@@ -98,9 +101,9 @@ class RolloutLearning:
         self._parts = parts
         self._rollout = parts.rollout
 
-    def prepare(self, size: int, must_stop: Stop) -> bool:
-        """Collects ``size`` transitions with the initial policy, of which only the running normalization learns."""
-        actor = self._parts.actor
+    def prepare(self, must_stop: Stop) -> bool:
+        """Collects transitions with the initial policy, of which only the running normalization learns."""
+        actor, size = self._parts.actor, self._cfg.actor.random_collect_size
         while actor.sample_count < size and not must_stop():
             actor.generate_data(n_row=size - actor.sample_count, consume=self._observe, stop=must_stop)
         return actor.sample_count >= size
@@ -135,3 +138,43 @@ class RolloutLearning:
 
     def _observe(self, block: Block) -> None:
         self._parts.policy.observe(block.traj.columns)
+
+
+class DatasetLearning:
+    """Offline: ``train_step`` updates from batches of recorded transitions; nothing is collected.
+
+    Args:
+        cfg: the whole configuration.
+        parts: batches, learner.
+    """
+
+    def __init__(self, cfg: Any, parts: SerialParts) -> None:
+        assert parts.offline is not None
+        self._cfg = cfg
+        self._parts = parts
+        self._batches = parts.offline
+
+    def prepare(self, must_stop: Stop) -> bool:
+        """Shows the running normalization all episodes that are learned from."""
+        normalize = self._cfg.policy.normalize
+        for number in self._batches.episode if normalize.obs or normalize.reward else ():
+            columns = self._batches.data.episode(int(number))
+            row = tree_map(lambda x: x[: len(columns["reward"])].unsqueeze(1), columns)  # [T, 1, ...]  # noqa: B023
+            valid = torch.ones(len(columns["reward"]), 1, dtype=torch.bool)
+            self._parts.policy.observe({**row, "valid": valid, "lane_id": torch.zeros(1, dtype=torch.int64)})
+        return True
+
+    def loop(self, must_stop: Stop) -> bool:
+        """Learns."""
+        learner = self._parts.learner
+        updates = min(self._cfg.policy.learn.train_step, self._cfg.max_train_iter - learner.last_iter.val)
+        for batch in self._batches.batches(updates):
+            learner.train(batch)
+        return True
+
+
+def learning_for(cfg: Any, parts: SerialParts) -> ReplayLearning | RolloutLearning | DatasetLearning:
+    """Returns what joins the parts of a run, by where its data come from."""
+    if parts.offline is not None:
+        return DatasetLearning(cfg, parts)
+    return ReplayLearning(cfg, parts) if parts.rollout is None else RolloutLearning(cfg, parts)

@@ -32,7 +32,8 @@ _EXTRAS = ("mujoco", "ale-py", "envpool")
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation: mean and standard deviation of the return over ``episodes``, after ``env_step`` env steps."""
+    """One evaluation: mean and standard deviation of the return over ``episodes``, after ``env_step`` env steps (or,
+    where a run makes none, learner iterations)."""
 
     env_step: int
     return_mean: float
@@ -51,7 +52,8 @@ class Record:
         curve: the evaluations on the way.
         final: the evaluation of the last weights, at the full budget.
         bar: mean return that solves the task; None: it has no such bar.
-        solved_env_step: env step at which fresh episodes confirmed the bar first; None: never.
+        solved_env_step: env step (learner iteration of a run without any) at which fresh episodes confirmed the bar
+            first; None: never.
         env_step, train_iter: what the run took, in env steps and learner iterations.
         wall_s, cpu_s: the same in seconds, with the evaluations of ``curve`` and without the final one.
         peer: name, version and algorithm of the other library; empty: ours.
@@ -83,6 +85,11 @@ class Record:
     sessions: tuple[Mapping[str, Any], ...] = ()
     started: str = ""
     finished: str = ""
+
+    @property
+    def offline(self) -> bool:
+        """Whether the run made no env steps, so that its points lie over learner iterations."""
+        return self.env_step == 0 < self.train_iter
 
     @property
     def best(self) -> Point:

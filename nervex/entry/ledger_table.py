@@ -106,13 +106,16 @@ def _summary_rows(name: str, groups: dict[str, list[Record]]) -> list[list[str]]
 def _summary_row(name: str, group: Sequence[Record]) -> list[str]:
     steps = sorted(r.solved_env_step for r in group if r.solved_env_step is not None)
     solved = "" if all(r.bar is None for r in group) else f"{len(steps)} of {len(group)}"
+    offline = group[0].offline
     if steps:
-        solved += f", median at {int(median(steps)):,}"
+        solved += f", median at {int(median(steps)):,}" + (" iterations" if offline else "")
     step, cpu = median(r.env_step for r in group), median(r.cpu_s for r in group)
+    made = f"0 ({int(median(r.train_iter for r in group)):,} iterations)" if offline else f"{int(step):,}"
     return [
         name, str(len(group)), interval(_final(group)),
         number(float(iqm(_best(group)))), solved,
-        f"{int(step):,}", f"{median(r.wall_s for r in group):,.0f}", f"{cpu:,.0f}", f"{1e3 * cpu / max(step, 1):.2f}",
+        made, f"{median(r.wall_s for r in group):,.0f}", f"{cpu:,.0f}",
+        "" if offline else f"{1e3 * cpu / max(step, 1):.2f}",
     ]  # fmt: skip
 
 

@@ -78,6 +78,9 @@ def plan_memory(parts: SerialParts, limit: int | None) -> RunMemory:
     Raises:
         ConfigError: it would take more.
     """
+    if parts.offline is not None:
+        lines = [f"a data set of {human_bytes(parts.offline.data.nbytes)}, read from the disk as needed"]
+        return _run_memory(_model_bytes(parts), 0, lines, limit)
     streams = rng_state()
     try:
         dry = dry_row(parts)
@@ -86,7 +89,10 @@ def plan_memory(parts: SerialParts, limit: int | None) -> RunMemory:
     reserved = {name: np.zeros(len(dry.timestep.reward), dtype) for name, dtype in RESERVED.items()}
     block: Columns = tree_map(lambda x: torch.as_tensor(x)[None], {**dry.row, **reserved})  # [1, b, ...]
     model = _model_bytes(parts)
-    store, lines = _store_bytes(parts, block)
+    return _run_memory(model, *_store_bytes(parts, block), limit)
+
+
+def _run_memory(model: int, store: int | None, lines: list[str], limit: int | None) -> RunMemory:
     size = model + (store or 0)
     budget = "" if limit is None else f" (memory_limit {human_bytes(limit)})"
     text = f"memory: model {human_bytes(model)} with gradients and optimizer, {lines[0]}{budget}"

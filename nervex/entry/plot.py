@@ -30,7 +30,7 @@ _RUN_NAME = re.compile(r"(?P<name>.+)_seed(?P<seed>\d+)(_\d{8}-\d{6}(_\d+)?)?")
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over env steps.
+    """Values over env steps, or over learner iterations of a run that makes no env steps.
 
     Attributes:
         env_step: ``[N]`` int64.
@@ -69,6 +69,7 @@ class RunCurves:
     evaluation_std: np.ndarray
     config_key: str = ""  # equal for runs of one configuration, whatever their seeds
     folder: str = ""
+    unit: str = "env steps"  # or "learner iterations", of the steps of its curves
 
 
 def plot_run(run_dir: Path | str) -> Path:
@@ -121,6 +122,7 @@ def read_run(run_dir: Path | str) -> RunCurves:
         evaluation_std=np.array([math.nan if value is None else value for value in std], dtype=np.float64),
         config_key=json.dumps(own, sort_keys=True, default=str),
         folder=folder.path.resolve().name,
+        unit="env steps" if not rows or rows[-1]["env_step"] else "learner iterations",
     )
 
 
@@ -228,7 +230,7 @@ def _figure() -> tuple[Figure, Axes]:
 def _finish(axes: Axes, title: str, note: str, runs: Sequence[RunCurves]) -> None:
     """Adds the bars, title, axes and legend; ``note`` stands at the right of the title."""
     axes.set_title(title, fontsize=12, color=_TEXT, loc="left", pad=10)
-    axes.set_xlabel("env steps", color=_TEXT)
+    axes.set_xlabel(" or ".join(sorted({run.unit for run in runs})), color=_TEXT)
     axes.set_ylabel("episode return", color=_TEXT)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
@@ -281,7 +283,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _curve(rows: Iterable[Mapping[str, Any]], key: str) -> Curve:
-    points = [(row["env_step"], row[key]) for row in rows if row.get(key) is not None]
+    points = [(row["env_step"] or row.get("train_iter", 0), row[key]) for row in rows if row.get(key) is not None]
     step, value = zip(*points, strict=True) if points else ((), ())
     return Curve(np.array(step, dtype=np.int64), np.array(value, dtype=np.float64))
 

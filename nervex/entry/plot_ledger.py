@@ -76,5 +76,6 @@ def _group_curve(group: Sequence[Record]) -> tuple[RunCurves, np.ndarray, np.nda
         name=f"{who} (IQM of {len(group)} seeds)" if len(group) > 1 else f"{who} · seed {first.seed}",
         seed="", policy="", env=first.env, stop_value=first.bar, train=Curve(np.array([]), np.array([])),
         evaluation=Curve(step, middle), evaluation_std=np.zeros_like(middle), config_key=first.peer,
+        unit="learner iterations" if first.offline else "env steps",
     )  # fmt: skip
     return run, low, high

@@ -150,6 +150,8 @@ def profile_config(source: ConfigSource, step_num: int | None = None) -> Profile
     if step_num is not None and step_num < 1:
         raise ConfigError(f"--steps is {step_num}; expected at least 1 env step")
     compiled = compile_config(source)
+    if compiled.policy_class.data_path == "dataset":
+        raise ConfigError(f"nervex profile measures runs that make env steps; {compiled.name} learns from a data set")
     parts = build_parts(compiled)
     try:
         stretch = Stretch(parts, step_num)

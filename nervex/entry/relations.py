@@ -22,6 +22,9 @@ _ONE_HOME = (
 )
 
 
+#: sections that a policy has no use for, by its data path
+_UNUSED = {"replay": ("dataset",), "rollout": ("replay_buffer", "dataset"), "dataset": ("replay_buffer", "actor")}
+
 #: keys that a resumed run may have other values of: they decide when it ends and what it shows
 _FREE_KEYS = ("max_env_step", "max_train_iter", "max_wall_s", "common", "evaluator/stop", "learner/log_freq",
               "memory_limit", "torch_threads")  # fmt: skip
@@ -110,13 +113,15 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     data[path[-1]] = value
 
 
-def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int) -> None:
-    """Checks what several keys must satisfy together, and fills in ``actor.n_sample``.
+def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int, data_path: str) -> None:
+    """Checks what several keys must satisfy together, fills in ``actor.n_sample``, and takes away the sections that a
+    policy has no use for.
 
     Args:
         main: the configuration, changed in place.
         source: where it comes from.
         env_num: envs that collect.
+        data_path: of the policy.
 
     Raises:
         ConfigError: they contradict each other.
@@ -124,7 +129,9 @@ def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int) ->
     actor, learn = main["actor"], main["policy"]["learn"]
     if actor["n_sample"] is not None and actor["n_episode"] is not None:
         fail(source, ("actor", "n_episode"), "is given beside n_sample; give one of the two")
-    if "epoch_per_collect" in learn:
+    if data_path == "dataset":
+        _check_dataset(main, source)
+    elif "epoch_per_collect" in learn:
         _check_rollout(main, source, env_num)
     else:
         _check_replay(main, source, env_num)
@@ -140,24 +147,42 @@ def check_relations(main: dict[str, Any], source: ConfigSource, env_num: int) ->
             f"{source.name} has no end: give a budget (max_env_step, max_train_iter or max_wall_s) or "
             "evaluator.stop_val"
         )
+    for section in _UNUSED[data_path]:
+        del main[section]
 
 
 def check_data_path(data_path: str, source: ConfigSource) -> None:
-    """Checks that a policy that learns from rollouts is given no replay.
+    """Checks that a policy is given no section for data that it does not learn from.
 
     Raises:
         ConfigError: it is.
     """
-    if data_path != "rollout":
-        return
     policy = source.data.get("policy") or {}
     name = policy.get("policy_type") or "this policy"
+    if data_path != "dataset" and source.data.get("dataset") is not None:
+        fail(source, ("dataset",), f"is given, but '{name}' learns from what it collects; remove the section, or take "
+             "an offline policy (bc, cql, iql)")  # fmt: skip
+    if data_path == "dataset":
+        for section in ("replay_buffer", "actor"):
+            if source.data.get(section) is not None:
+                fail(source, (section,), f"is given, but '{name}' learns from section dataset and collects nothing; "
+                     "remove the section")  # fmt: skip
+    if data_path != "rollout":
+        return
     if policy.get("on_policy") is False:
         fail(source, ("policy", "on_policy"), f"is false, but '{name}' is on-policy: it learns from each rollout once "
              "it is collected; leave the key out")  # fmt: skip
     if source.data.get("replay_buffer") is not None:
         fail(source, ("replay_buffer",), f"is given, but '{name}' is on-policy: it learns from each rollout once it is "
              "collected, and has no replay; remove the section")  # fmt: skip
+
+
+def _check_dataset(main: dict[str, Any], source: ConfigSource) -> None:
+    if not main["dataset"]["path"]:
+        raise ConfigError(f"missing key 'dataset.path' in {source.name}; expected the folder or file of a data set")
+    if not math.isinf(main["max_env_step"]):
+        fail(source, ("max_env_step",), f"is {main['max_env_step']}, but a run that learns from a data set makes no "
+             "env steps; give max_train_iter")  # fmt: skip
 
 
 def _check_rollout(main: dict[str, Any], source: ConfigSource, env_num: int) -> None:

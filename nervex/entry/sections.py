@@ -1,7 +1,7 @@
 """The top level of a configuration file."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nervex.config.schema import IntOrInf, option
 from nervex.data.replay import ReplayConfig
@@ -39,6 +39,29 @@ class EnvConfig:
 
 
 @dataclass
+class CollectConfig:
+    """One entry of ``dataset.collect``: a recipe that is trained, and episodes that its policy then plays."""
+
+    recipe: str = option(doc="shipped name or YAML file")
+    overrides: list[str] = option(default_factory=list, doc="further settings of the recipe, key=value")
+    seed: int = option(0, ge=0, doc="of the training and of the episodes")
+    episodes: int = option(100, ge=1, unit="episodes", doc="that are played with the weights of the best evaluation")
+    act: Literal["greedy", "stochastic", "random"] = option(
+        "greedy", doc="as in evaluation, as in stochastic evaluation, or by uniform actions and without any training"
+    )
+
+
+@dataclass
+class DatasetConfig:
+    """Section ``dataset``: recorded episodes that offline policies learn from."""
+
+    path: str = option("", doc="folder or HDF5 file of the data set")
+    collect: list[CollectConfig] = option(default_factory=list, doc="how to make it, part by part, if it is not there")
+    best_fraction: float = option(1.0, gt=0, le=1, doc="learn from this part of the episodes, those of largest return")
+    num_workers: int = option(0, ge=0, unit="processes", doc="that gather batches; 0: none is needed")
+
+
+@dataclass
 class MainConfig:
     """A configuration file. Budgets end a run; so does a confirmed evaluation at ``evaluator.stop_val``."""
 
@@ -46,6 +69,7 @@ class MainConfig:
     env: dict[str, Any] = option(doc="environment")
     policy: dict[str, Any] = option(doc="algorithm")
     replay_buffer: ReplayConfig = option(default_factory=ReplayConfig, doc="stored transitions")
+    dataset: DatasetConfig = option(default_factory=DatasetConfig, doc="recorded episodes (offline policies)")
     actor: ActorConfig = option(default_factory=ActorConfig, doc="collection")
     evaluator: EvaluatorConfig = option(default_factory=EvaluatorConfig, doc="evaluation")
     learner: LearnerConfig = option(default_factory=LearnerConfig, doc="training iterations")

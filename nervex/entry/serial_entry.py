@@ -13,6 +13,7 @@ import yaml
 
 from nervex.config.source import ConfigSource, read_source
 from nervex.entry.catalog import find_config
+from nervex.entry.collect_entry import make_dataset
 from nervex.entry.compile_config import CompiledConfig, EnvSetting, compile_config
 from nervex.entry.memory_plan import plan_memory
 from nervex.entry.plot import plot_run
@@ -91,6 +92,8 @@ def serial_pipeline(
             refuse_other_config(before, compiled.cfg.to_dict(), folder.path)
             _logger.warning("%s was stopped before its first checkpoint; it begins anew", folder.path)
             resume = False
+        if compiled.policy_class.data_path == "dataset":
+            make_dataset(compiled, serial_pipeline)
         parts = build_parts(compiled, model, launch=not resume)
         stack.callback(parts.close)
         if compiled.cfg.common.load_path and not resume:

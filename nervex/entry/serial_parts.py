@@ -9,9 +9,11 @@ import torch
 
 from nervex.config.frozen import FrozenConfig
 from nervex.data.loader import AsyncDataLoader
+from nervex.data.offline.sampler import DatasetBatches
 from nervex.data.replay import Replay
 from nervex.data.rollout_buffer import RolloutBuffer
 from nervex.entry.compile_config import CompiledConfig
+from nervex.entry.offline_data import open_for_run
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import pick_threads
 from nervex.torch_utils.precision import set_matmul_precision
@@ -19,6 +21,7 @@ from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import ConfigError, MissingKeyError
 from nervex.worker.actor.env_manager.auto import AUTO
 from nervex.worker.actor.env_manager.registry import create_env_manager, settled_manager
+from nervex.worker.actor.idle_actor import IdleActor
 from nervex.worker.actor.serial_actor import BaseSerialActor
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator
 from nervex.worker.command.serial_command import BaseSerialCommand
@@ -29,33 +32,41 @@ from nervex.worker.learner.base_learner import BaseLearner
 class SerialParts:
     """The objects that a serial run joins; each works alone, too.
 
-    Data go through ``store``: a replay, or the rollout buffer of policies that learn from rollouts (the other of
-    ``replay`` and ``rollout`` is absent). ``loader`` gives the batches of a replay.
+    Data go through ``store``: a replay, the rollout buffer of policies that learn from rollouts, or the batches of a
+    data set (the others of ``replay``, ``rollout`` and ``offline`` are absent). ``loader`` gives the batches of a
+    replay.
     """
 
     policy: Policy
     learner: BaseLearner
     actor: BaseSerialActor
     evaluator: BaseSerialEvaluator
-    store: Replay | RolloutBuffer
+    store: Replay | RolloutBuffer | DatasetBatches
     command: BaseSerialCommand
     loader: AsyncDataLoader | None
 
     @property
     def replay(self) -> Replay:
         """The replay."""
-        assert isinstance(self.store, Replay), "this policy learns from rollouts and has no replay"
+        assert isinstance(self.store, Replay), "this policy learns from rollouts or a data set and has no replay"
         return self.store
 
     @property
     def rollout(self) -> RolloutBuffer | None:
-        """The rollout buffer; None for policies that learn from a replay."""
+        """The rollout buffer; None for policies that learn from something else."""
         return self.store if isinstance(self.store, RolloutBuffer) else None
+
+    @property
+    def offline(self) -> DatasetBatches | None:
+        """The batches of a data set; None for policies that learn from what they collect."""
+        return self.store if isinstance(self.store, DatasetBatches) else None
 
     def close(self) -> None:
         """Closes envs and threads."""
         if self.loader is not None:
             self.loader.close()
+        if self.offline is not None:
+            self.offline.close()
         self.actor.close()
         self.evaluator.close()
 
@@ -110,7 +121,7 @@ def build_evaluator(
 
 
 def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, launch: bool = True) -> SerialParts:
-    """Builds policy, learner, replay, actor, evaluator and command, and seeds everything.
+    """Builds policy, learner, replay (or what stands in its place), actor, evaluator and command, and seeds everything.
 
     Args:
         compiled: the configuration.
@@ -119,6 +130,7 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
     """
     compiled = settle_env_manager(compiled)
     cfg = compiled.cfg
+    data = open_for_run(compiled) if compiled.policy_class.data_path == "dataset" else None
     seeds = child_seeds(cfg.seed)
     set_seed(seeds["torch"])
     torch.set_flush_denormal(True)  # Adam's moments of idle units decay into denormals, which cost it 3 times the time
@@ -128,20 +140,35 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
     if cfg.torch_threads is None:
         parameters = sum(p.numel() for p in policy.model.parameters())
         torch.set_num_threads(pick_threads(parameters, cfg.policy.learn.batch_size))
-    manager = cfg.env.get("env_manager_type", "base")
-    options = dict(cfg.env.get("manager", {}))
-    actor_env = create_env_manager(manager, compiled.env_fn, compiled.actor_env_cfg, **options)
-    actor_env.seed(np.random.SeedSequence(seeds["actor_env"]).generate_state(len(compiled.actor_env_cfg)).tolist())
-    store = _build_store(compiled, policy, actor_env.lane_num, seeds["replay"])
+    device = "cuda" if cfg.policy.use_cuda else "cpu"
+    actor: BaseSerialActor
+    store: Replay | RolloutBuffer | DatasetBatches
+    if data is not None:
+        part = cfg.dataset
+        store = DatasetBatches(
+            data, cfg.policy.learn.batch_size, seeds["replay"], part.best_fraction, device, part.num_workers
+        )
+        actor = IdleActor(policy.collect_mode)
+    else:
+        actor_env = _build_actor_env(compiled, seeds["actor_env"])
+        store = _build_store(compiled, policy, actor_env.lane_num, seeds["replay"])
+        actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
+        actor.attach(actor_env, launch)
     learner = BaseLearner(cfg.learner, policy.learn_mode)
-    actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
-    actor.attach(actor_env, launch)
     evaluator = build_evaluator(compiled, policy, seeds["evaluator"])
     command = BaseSerialCommand(cfg.command, learner, actor, evaluator, store, policy.command_mode)
     loader = None
     if isinstance(store, Replay):
-        loader = AsyncDataLoader(store, cfg.policy.learn.batch_size, "cuda" if cfg.policy.use_cuda else "cpu")
+        loader = AsyncDataLoader(store, cfg.policy.learn.batch_size, device)
     return SerialParts(policy, learner, actor, evaluator, store, command, loader)
+
+
+def _build_actor_env(compiled: CompiledConfig, seed: int) -> Any:
+    manager = compiled.cfg.env.get("env_manager_type", "base")
+    options = dict(compiled.cfg.env.get("manager", {}))
+    env = create_env_manager(manager, compiled.env_fn, compiled.actor_env_cfg, **options)
+    env.seed(np.random.SeedSequence(seed).generate_state(len(compiled.actor_env_cfg)).tolist())
+    return env
 
 
 def _build_store(compiled: CompiledConfig, policy: Policy, lane_num: int, seed: int) -> Replay | RolloutBuffer:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nervex.entry.compile_config import CompiledConfig
-from nervex.entry.learning import ReplayLearning, RolloutLearning
+from nervex.entry.learning import learning_for
 from nervex.entry.relations import refuse_other_config
 from nervex.entry.serial_parts import SerialParts, child_seeds
 from nervex.torch_utils.checkpoint import Checkpoint, CheckpointManager
@@ -47,7 +47,8 @@ class SerialRun:
         self._writer = CheckpointWriter(self.checkpoints)
         self.loop = 0
         self.evaluated_iter = -1
-        self.solved_env_step: int | None = None  # where stop_val was first reached and confirmed
+        # where stop_val was first reached and confirmed; the learner iteration of runs that make no env steps
+        self.solved_env_step: int | None = None
         self._begun = False  # random collection is over
         self._rate_mark = (0.0, 0, 0)  # wall, env step and iteration of the last shown rates
         self._wall_before = self._cpu_before = 0.0
@@ -56,8 +57,7 @@ class SerialRun:
         self._saves = saves
         self._save_wanted = False
         self._interrupted = False
-        learning = ReplayLearning if parts.rollout is None else RolloutLearning
-        self._learning = learning(self.cfg, parts)
+        self._learning = learning_for(self.cfg, parts)
         parts.learner.report = self._report
         parts.learner.saver = self._want_save
 
@@ -83,7 +83,7 @@ class SerialRun:
             parts.learner.call_hook("before_run")
             if not self._begun:
                 self.parts.command.step()
-                self._begun = self._learning.prepare(self.cfg.actor.random_collect_size, self._must_stop)
+                self._begun = self._learning.prepare(self._must_stop)
                 self.save()
             while True:
                 reason = self._end()
@@ -235,7 +235,7 @@ class SerialRun:
         if reached is None:
             return
         if reached and not self.solved:
-            self.solved_env_step = p.actor.env_step
+            self.solved_env_step = p.actor.env_step if p.offline is None else p.learner.last_iter.val
         self.evaluated_iter = p.learner.last_iter.val
         result = p.evaluator.last
         assert result is not None and p.evaluator.best is not None

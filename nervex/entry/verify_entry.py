@@ -245,6 +245,10 @@ def _draw(count: int, seed: int) -> list[Kill]:
 def _short(compiled: CompiledConfig, words: Sequence[str], steps: int | None) -> list[str]:
     """Returns overrides that make a run short and let it save often, but for keys that the user has given."""
     cfg = compiled.cfg
+    if compiled.policy_class.data_path == "dataset":
+        return _shortened(
+            compiled, words, math.ceil(_UPDATES / cfg.policy.learn.train_step), cfg.policy.learn.train_step
+        )
     learn, actor = cfg.policy.learn, cfg.actor
     rows = actor.n_sample or 200 * actor.n_episode
     if "epoch_per_collect" in learn:
@@ -257,10 +261,21 @@ def _short(compiled: CompiledConfig, words: Sequence[str], steps: int | None) ->
         loops = math.ceil(_UPDATES / updates)
     if steps is not None:
         loops = max(1, (steps - first) // rows)
-    total = max(1, loops * updates)
-    wanted = {
+    budget = {
         "max_env_step": steps or first + loops * rows,
         "actor.random_collect_size": min(actor.random_collect_size, 500),
+    }
+    return _shortened(compiled, words, loops, updates, budget)
+
+
+def _shortened(
+    compiled: CompiledConfig, words: Sequence[str], loops: int, updates: int, budget: dict[str, Any] | None = None
+) -> list[str]:
+    """Returns overrides for a run of so many loops, each of so many updates; without ``budget``, that is its budget."""
+    cfg = compiled.cfg
+    total = max(1, loops * updates)
+    wanted = {
+        **({"max_train_iter": total} if budget is None else budget),
         "evaluator.eval_freq": loops,
         "evaluator.n_episode": min(cfg.evaluator.n_episode, 2),
         "evaluator.stop": "false",

@@ -26,6 +26,8 @@ __getattr__, __dir__ = lazy_exports(
         "SAC": "nervex.model.qac",
         "SACNet": "nervex.model.qac",
         "DiscreteSACNet": "nervex.model.qac",
+        "PolicyNet": "nervex.model.offline_net",
+        "IQLNet": "nervex.model.offline_net",
         "NormalizedModel": "nervex.model.normalized",
         "RewardScale": "nervex.model.normalized",
         "FCEncoder": "nervex.model.encoder",

@@ -19,6 +19,9 @@ __getattr__, __dir__ = lazy_exports(
         "DDPGPolicy": "nervex.policy.ddpg",
         "TD3Policy": "nervex.policy.td3",
         "SACPolicy": "nervex.policy.sac",
+        "BCPolicy": "nervex.policy.bc",
+        "CQLPolicy": "nervex.policy.cql",
+        "IQLPolicy": "nervex.policy.iql",
         "PolicyConfig": "nervex.policy.config",
     },
 )

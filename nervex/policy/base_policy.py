@@ -35,6 +35,9 @@ POLICY_REGISTRY = Registry(
         "ddpg": "nervex.policy.ddpg:DDPGPolicy",
         "td3": "nervex.policy.td3:TD3Policy",
         "sac": "nervex.policy.sac:SACPolicy",
+        "bc": "nervex.policy.bc:BCPolicy",
+        "cql": "nervex.policy.cql:CQLPolicy",
+        "iql": "nervex.policy.iql:IQLPolicy",
     },
 )
 
@@ -68,8 +71,9 @@ class Policy(ABC):
     action_kinds: tuple[str, ...] = ("discrete", "multi_discrete", "multi_binary", "box")
     #: whether learn mode returns a ``priority`` per sample
     gives_priority = True
-    #: where its batches come from: ``'replay'``, or ``'rollout'`` (on-policy: each rollout is learned from once)
-    data_path: Literal["replay", "rollout"] = "replay"
+    #: where its batches come from: ``'replay'``, ``'rollout'`` (on-policy: each rollout is learned from once), or
+    #: ``'dataset'`` (offline: recorded episodes, and no env that collects)
+    data_path: Literal["replay", "rollout", "dataset"] = "replay"
 
     learn_function = namedtuple(
         "learn_function",

@@ -12,6 +12,10 @@ class ConfigError(NerveXError, ValueError):
     """A configuration value, key or file is wrong."""
 
 
+class DatasetError(ConfigError):
+    """A data set is missing, damaged, foreign, ragged, or does not fit the env or the policy."""
+
+
 class MissingKeyError(ConfigError, AttributeError):
     """Code asks for a key that the configuration lacks."""
 

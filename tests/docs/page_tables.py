@@ -29,7 +29,7 @@ from nervex.data.replay import ReplayConfig
 from nervex.entry.catalog import shipped_configs
 from nervex.entry.ledger import Record, read_ledger, recipes
 from nervex.entry.ledger_table import interval, number
-from nervex.entry.sections import CommonConfig, EnvConfig, MainConfig
+from nervex.entry.sections import CollectConfig, CommonConfig, DatasetConfig, EnvConfig, MainConfig
 from nervex.envs.gymnasium_env import GymnasiumEnvConfig
 from nervex.model.qac import SACNet
 from nervex.policy.base_policy import POLICY_REGISTRY
@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "benchmarks" / "ledger"
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
-POLICIES = ("dqn", "rainbow_dqn", "r2d2", "a2c", "ppo", "impala", "ddpg", "td3", "sac")
+POLICIES = ("dqn", "rainbow_dqn", "r2d2", "a2c", "ppo", "impala", "ddpg", "td3", "sac", "bc", "cql", "iql")
 APPS = ("classic_control", "memory_cue", "atari", "mujoco")
 _MANAGER_OPTIONS = (
     "step_timeout_s", "reset_timeout_s", "fault_budget", "fault_window_s", "wait_num", "close_timeout_s",
@@ -60,6 +60,9 @@ _APP_ENVS: dict[str, dict[str, type]] = {
     "mujoco": {"mujoco": MujocoEnvConfig},
 }  # fmt: skip
 _ACTIONS = {"discrete": "discrete", "multi_discrete": "multi-discrete", "box": "continuous"}
+_LEARNS_FROM = {
+    "replay": "a replay (off-policy)", "rollout": "rollouts (on-policy)", "dataset": "a data set (offline)",
+}  # fmt: skip
 _EVERY_GYM = (GymnasiumEnvConfig,)  # keys that are told once, in docs/configuration.md
 _GENERAL_ENV_KEYS = {f.name for f in dataclasses.fields(EnvConfig)}
 
@@ -155,6 +158,8 @@ def _configuration_tables() -> dict[str, Maker]:
         "policy": _made(schema, PolicyConfig, "policy"),
         "every_policy": _made(_every_policy),
         "replay_buffer": _made(schema, ReplayConfig, "replay_buffer"),
+        "dataset": _made(schema, DatasetConfig, "dataset"),
+        "collect": _made(schema, CollectConfig),
         "actor": _made(schema, ActorConfig, "actor"),
         "evaluator": _made(schema, EvaluatorConfig, "evaluator"),
         "learner": _made(schema, LearnerConfig, "learner"),
@@ -203,14 +208,14 @@ def _memory(name: str, policy: Any) -> str:
 
 def _facts(name: str) -> str:
     policy: Any = POLICY_REGISTRY.get(name)
-    rollout = policy.data_path == "rollout"
+    replay = policy.data_path == "replay"
     return markdown(
         [
             ("", ""),
             ("actions", action_kinds(policy)),
-            ("learns from", "rollouts (on-policy)" if rollout else "a replay (off-policy)"),
+            ("learns from", _LEARNS_FROM[policy.data_path]),
             ("memory", _memory(name, policy)),
-            ("priorities for the replay", "no replay" if rollout else "yes" if policy.gives_priority else "no"),
+            ("priorities for the replay", "no replay" if not replay else "yes" if policy.gives_priority else "no"),
         ]
     )
 
@@ -219,7 +224,7 @@ def _policy_index() -> str:
     rows: list[tuple[str, ...]] = [("policy", "actions", "learns from", "memory", "recipes")]
     for name in POLICIES:
         policy: Any = POLICY_REGISTRY.get(name)
-        source = "rollouts" if policy.data_path == "rollout" else "replay"
+        source = {"replay": "replay", "rollout": "rollouts", "dataset": "data set"}[policy.data_path]
         own = ", ".join(f"`{recipe}`" for recipe in policy_recipes(name))
         rows.append((f"[`{name}`]({name}.md)", action_kinds(policy), source, _memory(name, policy), own))
     return markdown(rows)
@@ -244,8 +249,8 @@ def _recipe_table(names: Iterable[str], policy_pages: str | None) -> str:
         own = [f"{key}: {_yaml(value)}" for key, value in data["env"].items() if key not in _GENERAL_ENV_KEYS]
         env = ", ".join([data["env"]["env_type"], *own])
         policy = data["policy"]["policy_type"]
-        row = (f"`nervex train {name}`", f"`{env}`", f"{data['evaluator'].get('stop_val', 'none')}",
-               f"{data['max_env_step']:,}")  # fmt: skip
+        budget = f"{data['max_env_step']:,}" if "max_env_step" in data else f"0 ({data['max_train_iter']:,} iterations)"
+        row = (f"`nervex train {name}`", f"`{env}`", f"{data['evaluator'].get('stop_val', 'none')}", budget)
         rows.append((row[0], f"[{policy}]({policy_pages}/{policy}.md)", *row[1:]) if policy_pages else row)
     return markdown(rows)
 
@@ -300,7 +305,7 @@ def _measured_row(name: str, records: list[Record], curve: bool) -> tuple[str, .
         number(float(iqm([r.final.return_mean for r in records]))),
         number(float(iqm([r.best.return_mean for r in records]))),
         f"{len(steps)} of {len(records)}" if barred else "no bar",
-        f"{int(median(steps)):,}" if steps else "",
+        f"{int(median(steps)):,}{' iterations' if records[0].offline else ''}" if steps else "",
         f"{median(r.wall_s for r in records):,.0f}",
         "; ".join(sorted(f"{cores} cores, {cpu}" + (f", {gpu}" if gpu else "") for cpu, cores, gpu in machines)),
         f"[curve](../../benchmarks/ledger/{name}/curve.png)" if curve else "",

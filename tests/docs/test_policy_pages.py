@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from code_names import definitions
 from page_tables import POLICIES, ROOT
-from policy.policy_cases import CASES, collected
+from policy.policy_cases import CASES, collected, recorded
 
 from nervex.config.source import ConfigSource
 from nervex.entry.compile_config import compile_config
@@ -69,8 +69,9 @@ def reported(case: str) -> set[str]:
     config: dict[str, Any] = copy.deepcopy(CASES[case])
     name = config["policy"]["policy_type"]
     config["policy"]["learn"]["algo"] = {**config["policy"]["learn"].get("algo", {}), **SWITCHES.get(name, {})}
-    config["max_train_iter"] = float("inf")
-    config["max_env_step"] = 1000
+    config["max_train_iter"] = 1000
+    if "dataset" in config:
+        config["dataset"]["path"] = recorded(config["env"]["env_id"])
     parts, batches = collected(compile_config(ConfigSource.from_dict(config)), 2)
     for batch in batches * 2:
         parts.learner.train(batch)

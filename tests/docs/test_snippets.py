@@ -173,6 +173,9 @@ def check_yaml(block: Block) -> None:
 def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], ConfigSource]:
     def short(cfg: Any) -> ConfigSource:
         source = as_source(cfg)
+        if source.data["policy"].get("policy_type") in ("bc", "cql", "iql"):
+            shorten_offline(source.data)
+            return source
         wanted = min(float(source.data.get("max_env_step", "inf")), 100_000)
         source.data["max_env_step"] = int(min(wanted, 100 + wanted / 400))  # a larger budget stays a larger one
         evaluator = source.data.setdefault("evaluator", {})
@@ -185,6 +188,15 @@ def cut_short(as_source: Callable[[Any], ConfigSource]) -> Callable[[Any], Confi
         return source
 
     return short
+
+
+def shorten_offline(data: dict[str, Any]) -> None:
+    """Makes few updates, on small batches of few episodes, without compiling them."""
+    data["max_train_iter"] = 20
+    data["evaluator"] |= {"n_episode": 1, "confirm_episode": 1}
+    data["policy"]["learn"] |= {"batch_size": 16, "train_step": 5, "compile": False}
+    for part in data["dataset"].get("collect", ()):
+        part["episodes"] = min(part["episodes"], 10)
 
 
 def shrunk(check_config: Callable[..., Any]) -> Callable[..., Any]:

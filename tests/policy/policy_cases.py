@@ -1,8 +1,15 @@
 """One small configuration per policy and variant, and batches that its own actor collected."""
 
 import copy
+import functools
+import tempfile
+from pathlib import Path
+
+import gymnasium
+import numpy as np
 
 from nervex.config.source import ConfigSource
+from nervex.data.offline import dataset_writer
 from nervex.entry.compile_config import compile_config
 from nervex.entry.learning import ReplayLearning, RolloutLearning
 from nervex.entry.serial_parts import build_parts
@@ -35,6 +42,41 @@ def _rollout(policy_type, model=None, env_id="CartPole-v1", unroll_len=1, traj_l
     }  # fmt: skip
 
 
+def _offline(policy_type, model, algo=None, env_id="CartPole-v1", **learn):
+    return {
+        "env": {"env_type": "gymnasium", "env_id": env_id, "evaluator_env_num": 2},
+        "policy": {
+            "policy_type": policy_type, "model": dict(model), "learn": {"batch_size": 6, "algo": algo or {}, **learn}
+        },
+        "dataset": {"path": ""},
+        "max_train_iter": 4,
+    }  # fmt: skip
+
+
+@functools.cache
+def recorded(env_id):
+    """Returns the path of three episodes of random actions, of at most 40 steps each."""
+    env = gymnasium.make(env_id, max_episode_steps=40)
+    env.action_space.seed(0)
+    path = Path(tempfile.mkdtemp(prefix="nervex-cases-")) / env_id
+    with dataset_writer(path) as writer:
+        for seed in range(3):
+            obs, action, reward, done = [env.reset(seed=seed)[0]], [], [], False
+            while not done:
+                action.append(env.action_space.sample())
+                after, gained, terminated, truncated, _ = env.step(action[-1])
+                obs.append(after)
+                reward.append(gained)
+                done = terminated or truncated
+            scale = 1 if env_id.startswith("CartPole") else 0.5
+            columns = {"obs": np.array(obs, np.float32), "reward": np.array(reward)}
+            writer.add(
+                {**columns, "action": np.array(action) if scale == 1 else np.array(action, np.float32) * scale},
+                terminated,
+            )
+    return str(path)
+
+
 CASES = {
     "dqn": _replay("dqn", _SMALL),
     "rainbow_dqn": _replay("rainbow_dqn", _SMALL),
@@ -50,6 +92,12 @@ CASES = {
     "ppo recurrent": _rollout("ppo", _LSTM, unroll_len=6),
     "ppo whole episodes": _rollout("ppo", traj_len="inf"),
     "impala": _rollout("impala", unroll_len=6),
+    "bc": _offline("bc", {"hidden_dim_list": [8]}),
+    "bc continuous": _offline("bc", {"hidden_dim_list": [8]}, env_id="Pendulum-v1"),
+    "bc squared": _offline("bc", {"hidden_dim_list": [8]}, {"loss": "mse"}, env_id="Pendulum-v1"),
+    "cql": _offline("cql", {"hidden_dim_list": [8]}, {"sample_num": 2}, env_id="Pendulum-v1"),
+    "cql lagrange": _offline("cql", {"hidden_dim_list": [8]}, {"lagrange_gap": 1.0}, env_id="Pendulum-v1"),
+    "iql": _offline("iql", {"hidden_dim_list": [8]}, env_id="Pendulum-v1"),
     "impala recurrent": _rollout("impala", _LSTM, unroll_len=6),
 }
 
@@ -58,6 +106,8 @@ def compiled_case(name, **policy):
     """Returns the compiled configuration of a case; ``policy`` are further keys of section ``policy``."""
     config = copy.deepcopy(CASES[name])
     config["policy"].update(policy)
+    if "dataset" in config:
+        config["dataset"]["path"] = recorded(config["env"]["env_id"])
     return compile_config(ConfigSource.from_dict(config, name=name))
 
 
@@ -69,6 +119,8 @@ def collected(compiled, num):
     if parts.rollout is not None:
         RolloutLearning(compiled.cfg, parts).collect()
         batches = list(parts.rollout.batches(learn.batch_size, 1, num))
+    elif parts.offline is not None:
+        batches = list(parts.offline.batches(num))
     else:
         push = ReplayLearning(compiled.cfg, parts).push
         while parts.replay.sample(learn.batch_size) is None or parts.replay.count < 60:

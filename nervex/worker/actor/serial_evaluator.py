@@ -58,6 +58,9 @@ class BaseSerialEvaluator:
         env: an env manager; may be set later.
         policy: a policy's ``eval_mode``; may be set later.
         seed: of the evaluations; each one has episodes of its own.
+
+    Attributes:
+        watch: called after each step with ``(lane_id, obs, action, step)``, such as an ``EpisodeRecorder``; or None.
     """
 
     def __init__(self, cfg: Any, env: Any = None, policy: Any = None, seed: int = 0) -> None:
@@ -69,6 +72,7 @@ class BaseSerialEvaluator:
         self.last: EvalResult | None = None
         self.env = env
         self.policy = policy
+        self.watch: Callable[[np.ndarray, Any, Any, Any], None] | None = None
 
     def eval(
         self,
@@ -179,7 +183,11 @@ class BaseSerialEvaluator:
         with torch.inference_mode():
             ids, data = self.policy.data_preprocess(LaneBlock(lane_id, tree_map(torch.from_numpy, obs)))
             output = self.policy.forward(ids, data)
-        step = self.env.step_block(tree_map(lambda x: x.cpu().numpy(), output["action"]), lane_id)
+        action = tree_map(lambda x: x.cpu().numpy(), output["action"])
+        seen = None if self.watch is None else tree_map(np.copy, obs)  # the envs write over it
+        step = self.env.step_block(action, lane_id)
+        if self.watch is not None:
+            self.watch(lane_id, seen, action, step)
         if not step.valid.all():  # these rows were resets
             self.policy.reset(torch.from_numpy(step.lane_id[~step.valid]))
         return step

@@ -1,0 +1,249 @@
+"""nerveX's own files of episodes: a folder of safetensors parts, mapped into memory, and a manifest of digests.
+
+    manifest.json              version, columns, and of each part its file, digest, episodes and their ends
+    part_00000.safetensors     one tensor per column: obs [N + E, ...], all others [N, ...]; N steps, E episodes
+
+What is written is there whole or not at all: a new folder gets its name when it is complete, and further parts count
+once the manifest that names them has replaced the one before.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from nervex.data.columns import Columns
+from nervex.data.offline.episodes import (
+    ColumnSpec,
+    OfflineData,
+    Part,
+    checked_episode,
+    is_obs,
+    refuse_other,
+    spec_of,
+)  # fmt: skip
+from nervex.torch_utils.state_files import seal
+from nervex.torch_utils.tensor_file import HashingFile, TensorFile
+from nervex.torch_utils.tensor_header import read_tensor_heads
+from nervex.utils.errors import CheckpointError, DatasetError
+from nervex.utils.files import DISK, FileLayer, atomic_write_bytes, temporary_name, write_failure
+
+MANIFEST = "manifest.json"
+KIND, VERSION = "nervex data set", 1
+_PART_BYTES = 64 << 20
+_PART_NAME = re.compile(r"part_\d{5,}\.safetensors")
+
+
+class FolderWriter:
+    """Writes episodes into a folder; a context manager. When an error leaves it, a new folder is not made, and a folder
+    that was there is as before.
+
+    Args:
+        path: the folder.
+        info: notes to keep with the episodes, plain data.
+        append: add episodes to a folder that is there; False: it must not exist.
+        part_bytes: episodes are gathered in memory up to this size before a file of them is written.
+        files: writes.
+
+    Raises:
+        DatasetError: the folder exists, or (``append``) is no data set.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        info: Mapping[str, Any] | None = None,
+        append: bool = False,
+        part_bytes: int = _PART_BYTES,
+        files: FileLayer = DISK,
+    ) -> None:
+        self._path = Path(path)
+        self._files = files
+        self._part_bytes = part_bytes
+        self._specs: dict[str, ColumnSpec] | None = None
+        self._parts: list[dict[str, Any]] = []
+        self._info = dict(info or {})
+        self._episode_num = 0
+        self._held: list[dict[str, np.ndarray]] = []
+        self._held_bytes = 0
+        self._ends: list[bool] = []
+        if append:
+            manifest = read_manifest(self._path)
+            self._specs, self._parts = _specs(manifest), list(manifest["parts"])
+            self._info = {**manifest["info"], **self._info}
+            self._episode_num = sum(len(part["length"]) for part in self._parts)
+            self._folder = self._path
+            return
+        if self._path.exists():
+            raise DatasetError(f"{self._path} exists already; give another path, or append to it")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder = temporary_name(self._path)
+        files.make_dir(self._folder)
+
+    def add(self, columns: Columns, terminated: bool) -> None:
+        """Adds one episode.
+
+        Args:
+            columns: nested arrays or tensors: ``obs`` [T+1, ...], all others [T, ...], ``action`` and ``reward`` among
+                them.
+            terminated: its task ended; False: it was cut off.
+
+        Raises:
+            DatasetError: it is ragged, or has other columns than the episodes before it.
+        """
+        flat = checked_episode(columns, f"episode {self._episode_num}", self._specs)
+        self._specs = self._specs or {name: spec_of(array) for name, array in flat.items()}
+        self._held.append({name: array.copy() for name, array in flat.items()})
+        self._ends.append(bool(terminated))
+        self._episode_num += 1
+        self._held_bytes += sum(array.nbytes for array in flat.values())
+        if self._held_bytes >= self._part_bytes:
+            self._write_part()
+
+    def close(self) -> None:
+        """Writes what is still in memory, and the manifest; from now on the episodes are there.
+
+        Raises:
+            DatasetError: no episode was added, or the disk is full.
+        """
+        try:
+            self._complete()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _complete(self) -> None:
+        if self._episode_num == 0:
+            raise DatasetError(f"no episode was added to {self._path}; a data set has at least one")
+        self._write_part()
+        assert self._specs is not None
+        columns = {name: {"dtype": s.dtype, "shape": list(s.shape)} for name, s in self._specs.items()}
+        text = seal({"kind": KIND, "version": VERSION, "columns": columns, "parts": self._parts, "info": self._info})
+        try:
+            atomic_write_bytes(self._folder / MANIFEST, text, self._files)
+            if self._folder != self._path:
+                self._files.rename(self._folder, self._path)
+                self._files.fsync_dir(self._path.parent)
+        except OSError as e:
+            raise DatasetError(write_failure(self._folder / MANIFEST, len(text), e)) from e
+
+    def __enter__(self) -> "FolderWriter":
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()
+
+    def _write_part(self) -> None:
+        if not self._held:
+            return
+        assert self._specs is not None
+        tensors = {name: torch.from_numpy(np.concatenate([e[name] for e in self._held])) for name in self._specs}
+        name = f"part_{len(self._parts):05d}.safetensors"
+        content = TensorFile(tensors)
+        temporary = temporary_name(self._folder / name)
+        try:
+            with self._files.create(temporary) as file:
+                hashing = HashingFile(file, self._files)
+                for chunk in content.chunks():
+                    hashing.write(chunk)
+                self._files.fsync(file)
+            self._files.rename(temporary, self._folder / name)
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                self._files.remove(temporary)
+            raise DatasetError(write_failure(self._folder / name, content.size_bytes, e)) from e
+        self._parts.append({
+            "file": name, "sha256": hashing.sha256(), "bytes": hashing.size_bytes,
+            "length": [len(episode["reward"]) for episode in self._held],
+            "terminated": self._ends, "truncated": [not end for end in self._ends],
+        })  # fmt: skip
+        self._held, self._held_bytes, self._ends = [], 0, []
+
+    def _discard(self) -> None:
+        if self._folder != self._path and self._folder.exists():
+            self._files.remove_tree(self._folder)
+
+
+def read_folder(path: Path, verify: bool = True) -> OfflineData:
+    """Returns the episodes of a folder, whose files are mapped into memory and read when rows are asked for.
+
+    Args:
+        path: the folder.
+        verify: compare the digest of every file first, which reads all of them once.
+
+    Raises:
+        DatasetError: it is no data set, damaged, or of a newer version.
+    """
+    manifest = read_manifest(path)
+    specs = _specs(manifest)
+    foreign = [part["file"] for part in manifest["parts"] if not _PART_NAME.fullmatch(part["file"])]
+    if foreign:
+        raise DatasetError(f"{path / MANIFEST} names the file {foreign[0]!r}, which no data set has; do not use it")
+    parts = [_part(path / part["file"], part, specs, verify) for part in manifest["parts"]]
+    digest = hashlib.sha256("".join(part["sha256"] for part in manifest["parts"]).encode()).hexdigest()
+    return OfflineData(parts, path, digest, manifest["info"], read_folder)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Returns the manifest of a folder, checked against its own digest and for its form.
+
+    Raises:
+        DatasetError: it is missing, damaged, edited, foreign, or of a newer version.
+    """
+    file = path / MANIFEST
+    try:
+        data = file.read_bytes()
+    except OSError as e:
+        raise DatasetError(
+            f"{path} is no data set of nerveX: cannot read its {MANIFEST} ({e.strerror}); nervex collect makes one"
+        ) from e
+    try:
+        content = json.loads(data)
+        kind, version, digest = content["kind"], content["version"], content.pop("sha256")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise DatasetError(f"{file} is damaged, or of something else than a data set ({type(e).__name__}: {e})") from e
+    if kind != KIND:
+        raise DatasetError(f"{file} is of another kind of folder ({str(kind)[:40]!r}); expected a {KIND}")
+    if version != VERSION:
+        raise DatasetError(f"{file} has version {version}, this nerveX reads version {VERSION}; update nervex")
+    if seal(content) != data or not isinstance(digest, str):
+        raise DatasetError(f"{file} is damaged or was edited: its digest does not match; collect the episodes again")
+    return content  # type: ignore[no-any-return]
+
+
+def _specs(manifest: Mapping[str, Any]) -> dict[str, ColumnSpec]:
+    return {name: ColumnSpec(c["dtype"], tuple(c["shape"])) for name, c in manifest["columns"].items()}
+
+
+def _part(file: Path, record: Mapping[str, Any], specs: Mapping[str, ColumnSpec], verify: bool) -> Part:
+    length = np.array(record["length"], dtype=np.int64)
+    try:
+        size = file.lstat().st_size
+        if size != record["bytes"]:
+            raise DatasetError(f"{file} is damaged: it has {size:,} bytes, its manifest says {record['bytes']:,}")
+        if verify:
+            with open(file, "rb") as opened:
+                if hashlib.file_digest(opened, "sha256").hexdigest() != record["sha256"]:
+                    raise DatasetError(f"{file} is damaged: its digest does not match; collect the episodes again")
+        read_tensor_heads(file)
+        columns = load_file(file)
+    except OSError as e:
+        raise DatasetError(f"cannot read {file}: {e.strerror}; the data set is not complete") from e
+    except CheckpointError as e:
+        raise DatasetError(str(e)) from e
+    refuse_other(specs, {name: spec_of(column) for name, column in columns.items()}, str(file))
+    steps = int(length.sum())
+    for name, column in columns.items():
+        if len(column) != steps + len(length) * is_obs(name):
+            raise DatasetError(f"{file} is ragged: '{name}' has {len(column)} rows for {steps} steps")
+    return Part(columns, length, np.array(record["terminated"], dtype=bool))

@@ -1,0 +1,118 @@
+"""Networks of policies that learn from recorded data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nervex.model.encoder import ObsDim, build_encoder
+from nervex.model.head import ReparameterizationHead
+from nervex.model.inputs import action_mask, check_mode, head_sizes, masked, read_input
+from nervex.model.mlp import perceptron
+from nervex.model.qac import Actor, Critic
+
+_MODES = ("compute_action", "compute_q", "compute_value")
+_LOG_SIGMA_RANGE = (-5.0, 2.0)  # recorded actions may be exactly alike
+
+
+class PolicyNet(nn.Module):
+    """A policy alone: categorical, or a normal distribution whose mean lies in [-1, 1]^A and whose σ does not depend on
+    the state.
+
+    Args:
+        obs_dim: length of a vector observation, ``(C, H, W)`` of an image, or a mapping of them.
+        action_dim: number of actions N, or length A of a continuous action.
+        action_type: ``'discrete'`` or ``'continuous'``; None: discrete.
+        hidden_dim_list: hidden layers.
+        activation: ``'relu'`` or ``'tanh'``.
+        encoder_type: of images, ``'conv2d'`` or ``'impala'``; None: conv2d. Vectors go to the hidden layers directly.
+        embedding_dim: size of the embedding of an image.
+    """
+
+    def __init__(
+        self,
+        obs_dim: ObsDim,
+        action_dim: int,
+        action_type: str | None = None,
+        hidden_dim_list: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        encoder_type: str | None = None,
+        embedding_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self._kind, _ = head_sizes(action_dim, action_type)
+        encoder = build_encoder(obs_dim, embedding_dim, None, encoder_type)
+        size: int = encoder.out_dim  # type: ignore[assignment]
+        if self._kind == "continuous":
+            head: nn.Module = ReparameterizationHead(
+                size, action_dim, hidden_dim_list, activation, log_sigma_range=_LOG_SIGMA_RANGE
+            )
+        else:
+            head = perceptron(size, hidden_dim_list, action_dim, activation)
+        self.actor = Actor(encoder, head)
+
+    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Any]:
+        """Returns ``{'logit': [B, N]}``, -1e8 where ``action_mask`` of a mapping forbids the action, or
+        ``{'logit': {'mu', 'sigma'}}`` float [B, A].
+
+        Args:
+            x: ``{'obs': [B, ...]}``, or the observation itself.
+            info: not used.
+            mode: ``'compute_action'``.
+        """
+        check_mode(mode, _MODES[:1], type(self).__name__)
+        return self._policy(read_input(x)[0])
+
+    def _policy(self, obs: Any) -> dict[str, Any]:
+        logit = self.actor(obs)
+        if self._kind == "discrete":
+            return {"logit": masked(logit, action_mask(obs))}
+        return {"logit": {"mu": logit["mu"].tanh(), "sigma": logit["sigma"]}}
+
+
+class IQLNet(PolicyNet):
+    """The policy of :class:`PolicyNet` for continuous actions, two critics and a state value, with no parameter in
+    common.
+
+    Kostrikov et al. 2021, https://arxiv.org/abs/2110.06169.
+
+    Args:
+        obs_dim: length of a vector observation, ``(C, H, W)`` of an image, or a mapping of them.
+        action_dim: length A of the action.
+        hidden_dim_list: hidden layers of each.
+        activation: ``'relu'`` or ``'tanh'``.
+        encoder_type: of images, ``'conv2d'`` or ``'impala'``; None: conv2d. Vectors go to the hidden layers directly.
+        embedding_dim: size of the embedding of an image.
+    """
+
+    def __init__(
+        self,
+        obs_dim: ObsDim,
+        action_dim: int,
+        hidden_dim_list: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        encoder_type: str | None = None,
+        embedding_dim: int = 256,
+    ) -> None:
+        super().__init__(obs_dim, action_dim, "continuous", hidden_dim_list, activation, encoder_type, embedding_dim)
+        critic_encoder, value_encoder = (build_encoder(obs_dim, embedding_dim, None, encoder_type) for _ in range(2))
+        size: int = critic_encoder.out_dim  # type: ignore[assignment]
+        self.critic = Critic(critic_encoder, 2, size + action_dim, hidden_dim_list, 1, activation)
+        self.value = nn.Sequential(value_encoder, perceptron(size, hidden_dim_list, 1, activation))
+
+    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Any]:
+        """Returns ``{'logit': {'mu', 'sigma'}}`` float [B, A], ``{'q_value': [2, B]}`` or ``{'value': [B]}``.
+
+        Args:
+            x: ``{'obs': [B, ...]}``, or the observation itself; ``'action'`` float [B, A] beside it for ``compute_q``.
+            info: not used.
+            mode: ``'compute_action'``, ``'compute_q'`` or ``'compute_value'``.
+        """
+        check_mode(mode, _MODES, "IQLNet")
+        obs, _, _ = read_input(x)
+        if mode == "compute_action":
+            return self._policy(obs)
+        if mode == "compute_value":
+            value: Tensor = self.value(obs).squeeze(-1)
+            return {"value": value}
+        return {"q_value": self.critic(obs, x["action"]).squeeze(-1)}
