@@ -16,14 +16,6 @@ def test_it_imports_and_is_pinned(name: Name) -> None:
     assert (ROOT / name.test.split("::", maxsplit=1)[0]).is_file()
 
 
-def test_what_waits_is_not_there_yet() -> None:
-    """Once it is, its section in ``names.yaml`` loses the line ``waits: true``."""
-    for name in NAMES:
-        if name.waits:
-            with pytest.raises((AttributeError, ImportError)):
-                name.load()
-
-
 def test_no_name_is_listed_twice_for_one_test() -> None:
     keys = [(name.path, name.test) for name in NAMES]
     assert len(keys) == len(set(keys))
