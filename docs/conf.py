@@ -5,7 +5,6 @@ code (``app_zoo``, ``benchmarks``, CONTRIBUTING) are pages of the site as they s
 on the site and wherever the repository is browsed.
 """
 
-import logging
 import sys
 from pathlib import Path
 
@@ -29,7 +28,6 @@ include_patterns = [
 exclude_patterns = [".*", "docs/_build", "nervex", "tests", "runs", "build", "dist", "*.egg-info", "**/__pycache__"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "source_pages", "api_pages"]
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "glob pattern" not in str(record.msg))
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 6

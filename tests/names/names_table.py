@@ -18,14 +18,12 @@ class Name(NamedTuple):
         name: of the function or class.
         methods: of the class that are tried one by one; none: it is tried as a whole.
         test: file that pins it, or a part of it, as pytest is given it.
-        waits: it is made elsewhere and not here yet.
     """
 
     package: str
     name: str
     methods: tuple[str, ...]
     test: str
-    waits: bool
 
     @property
     def path(self) -> str:
@@ -43,5 +41,5 @@ def read_names() -> list[Name]:
         for test, entries in section["tests"].items():
             for entry in entries:
                 name, methods = (entry, []) if isinstance(entry, str) else next(iter(entry.items()))
-                names.append(Name(section["package"], name, tuple(methods), test, bool(section.get("waits"))))
+                names.append(Name(section["package"], name, tuple(methods), test))
     return names

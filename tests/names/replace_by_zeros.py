@@ -111,9 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Judges all names, or those asked for."""
     parser = argparse.ArgumentParser(description="Looks whether tests notice a public name that returns zeros.")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names, paths, or parts of paths of test files")
-    parser.add_argument("--waiting", action="store_true", help="also the names that are marked as not there yet")
     options = parser.parse_args(arguments)
-    names = [name for name in read_names() if options.waiting or not name.waits]
+    names = read_names()
     if options.only:
         wanted = options.only
         names = [n for n in names if n.name in wanted or n.path in wanted or any(w in n.test for w in wanted)]

@@ -4,10 +4,9 @@ import pytest
 from names_table import ROOT, Name, read_names
 
 NAMES = read_names()
-HERE = [name for name in NAMES if not name.waits]
 
 
-@pytest.mark.parametrize("name", HERE, ids=[f"{name.path}-{name.test}" for name in HERE])
+@pytest.mark.parametrize("name", NAMES, ids=[f"{name.path}-{name.test}" for name in NAMES])
 def test_it_imports_and_is_pinned(name: Name) -> None:
     found = name.load()
     assert callable(found)
