@@ -52,9 +52,11 @@ def sample(recipe: str, overrides: list[str], seconds: float) -> tuple[list[floa
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         start, times, held, steps = time.monotonic(), [], [], []
         while process.poll() is None:
-            times.append(time.monotonic() - start)
-            held.append(tree_rss(process.pid))
-            steps.append(_last_step(run / "metrics.jsonl"))
+            now = time.monotonic() - start
+            if now < seconds:  # afterwards the run ends, and its processes one by one
+                times.append(now)
+                held.append(tree_rss(process.pid))
+                steps.append(_last_step(run / "metrics.jsonl"))
             time.sleep(EVERY_S)
     if process.returncode:
         raise SystemExit(f"the run ended with exit code {process.returncode}; try: {' '.join(command)}")
@@ -83,18 +85,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     args = parser.parse_intermixed_args()
     times, held, steps = sample(args.recipe, args.overrides, 60 * args.minutes)
-    rate, error = slope(times[:-1], held[:-1])  # the last one may be of a process that ends
+    rate, error = slope(times, held)
     half = len(times) // 2
     data = {
         "recipe": args.recipe, "overrides": args.overrides, "minutes": args.minutes, "mib_per_hour": round(rate, 3),
         "standard_error": round(error, 3), "mib_at_half": round(held[half] / MIB, 1),
-        "mib_last": round(held[-2] / MIB, 1), "env_step": steps[-1], "env_step_at_half": steps[half],
+        "mib_last": round(held[-1] / MIB, 1), "env_step": steps[-1], "env_step_at_half": steps[half],
         "date": datetime.now(UTC).date().isoformat(), "machine": hardware(),
     }  # fmt: skip
     (RESULTS / "soak.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(np.array(times[:-1]) / 60, np.array(held[:-1]) / MIB)
+    axes.plot(np.array(times) / 60, np.array(held) / MIB)
     axes.set(xlabel="minutes", ylabel="MiB", ylim=(0, None), title=f"memory of {args.recipe} and its env processes")
     figure.savefig(RESULTS / "soak.png", dpi=120)
     text = (
