@@ -117,7 +117,7 @@ class AsyncDataLoader:
         """
         loader = DataLoader(
             dataset,
-            batch_sampler=batch_sampler,  # type: ignore[arg-type]
+            batch_sampler=batch_sampler,
             num_workers=num_workers,
             collate_fn=collate_fn,
             pin_memory=torch.device(device).type == "cuda",

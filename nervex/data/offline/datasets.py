@@ -143,7 +143,7 @@ def collate(batch: Any) -> Columns:
             all others [T, B, ...], with ``valid`` bool [T, B].
     """
     if not isinstance(batch, list):
-        return batch  # type: ignore[no-any-return]
+        return batch
     if not all(_is_episode(item) for item in batch):
         stacked: Columns = stack_items(batch)
         return stacked

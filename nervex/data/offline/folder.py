@@ -195,7 +195,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{file} has version {version}, this nerveX reads version {VERSION}; update nervex")
     if seal(content) != data or not isinstance(digest, str):
         raise DatasetError(f"{file} is damaged or was edited: its digest does not match; collect the episodes again")
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def _specs(manifest: Mapping[str, Any]) -> dict[str, ColumnSpec]:
