@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from nervex.config.source import ConfigSource, apply_overrides, read_source
+from nervex.data.offline.episodes import EpisodeWriter
 from nervex.data.offline.files import dataset_writer
-from nervex.data.offline.folder import FolderWriter
-from nervex.data.offline.minari import MinariWriter
 from nervex.entry.catalog import find_config
 from nervex.entry.compile_config import CompiledConfig, compile_config
 from nervex.entry.eval_entry import trained_policy
@@ -28,7 +27,6 @@ from nervex.worker.actor.serial_evaluator import EvalResult
 _logger = logging.getLogger("nervex")
 
 Act = Literal["greedy", "stochastic", "random"]
-Writer = FolderWriter | MinariWriter
 
 
 def collect_run(
@@ -72,7 +70,7 @@ def collect_run(
 
 
 def play(
-    compiled: CompiledConfig, policy: Policy, writer: Writer, n_episode: int, seed: int, act: Act = "greedy"
+    compiled: CompiledConfig, policy: Policy, writer: EpisodeWriter, n_episode: int, seed: int, act: Act = "greedy"
 ) -> EvalResult:
     """Plays episodes into a data set.
 
@@ -131,7 +129,7 @@ def make_dataset(compiled: CompiledConfig, train: Callable[..., RunResult]) -> N
 
 
 def _make_part(
-    part: dict[str, Any], run_dir: Path, train: Callable[..., RunResult], writer: Writer, title: str
+    part: dict[str, Any], run_dir: Path, train: Callable[..., RunResult], writer: EpisodeWriter, title: str
 ) -> EvalResult:
     source: ConfigSource = apply_overrides(read_source(find_config(part["recipe"])), part["overrides"])
     source = apply_overrides(source, [f"seed={part['seed']}"])

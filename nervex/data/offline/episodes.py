@@ -1,9 +1,10 @@
 """Recorded episodes as columns: observations before and after every step, ends, and where each episode lies."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -104,6 +105,44 @@ def refuse_other(expected: Mapping[str, ColumnSpec], found: Mapping[str, ColumnS
                 f"{where}: '{name}' is {got.dtype} {list(got.shape)}; expected {spec.dtype} {list(spec.shape)}, as "
                 "before it"
             )
+
+
+class EpisodeWriter(ABC):
+    """Writes episodes; a context manager that completes the data set, or lets it go when an error leaves it."""
+
+    @abstractmethod
+    def add(self, columns: Columns, terminated: bool) -> None:
+        """Adds one episode.
+
+        Args:
+            columns: nested arrays or tensors: ``obs`` [T+1, ...], all others [T, ...], ``action`` and ``reward`` among
+                them.
+            terminated: its task ended; False: it was cut off.
+
+        Raises:
+            DatasetError: it is ragged, or has other columns than the episodes before it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Completes the data set; from now on the episodes are there.
+
+        Raises:
+            DatasetError: no episode was added, or the disk is full.
+        """
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Removes what was written of a data set that is not completed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()
 
 
 class OfflineData:

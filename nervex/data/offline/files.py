@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from nervex.data.offline.episodes import OfflineData
+from nervex.data.offline.episodes import EpisodeWriter, OfflineData
 from nervex.data.offline.folder import MANIFEST, FolderWriter, read_folder
 from nervex.data.offline.minari import SUFFIXES, MinariWriter, read_minari
 from nervex.torch_utils.tensor_header import refuse_code
@@ -52,7 +52,7 @@ def open_dataset(path: str | Path, verify: bool = True) -> OfflineData:
 
 def dataset_writer(
     path: str | Path, format: Literal["nervex", "minari"] | None = None, info: Mapping[str, Any] | None = None
-) -> FolderWriter | MinariWriter:
+) -> EpisodeWriter:
     """Returns a writer of a new data set.
 
     Args:

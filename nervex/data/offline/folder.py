@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from nervex.data.columns import Columns
 from nervex.data.offline.episodes import (
     ColumnSpec,
+    EpisodeWriter,
     OfflineData,
     Part,
     checked_episode,
@@ -41,9 +42,9 @@ _PART_BYTES = 64 << 20
 _PART_NAME = re.compile(r"part_\d{5,}\.safetensors")
 
 
-class FolderWriter:
-    """Writes episodes into a folder; a context manager. When an error leaves it, a new folder is not made, and a folder
-    that was there is as before.
+class FolderWriter(EpisodeWriter):
+    """Writes episodes into a folder. When an error leaves it, a new folder is not made, and one that was there is as
+    before.
 
     Args:
         path: the folder.
@@ -88,16 +89,6 @@ class FolderWriter:
         files.make_dir(self._folder)
 
     def add(self, columns: Columns, terminated: bool) -> None:
-        """Adds one episode.
-
-        Args:
-            columns: nested arrays or tensors: ``obs`` [T+1, ...], all others [T, ...], ``action`` and ``reward`` among
-                them.
-            terminated: its task ended; False: it was cut off.
-
-        Raises:
-            DatasetError: it is ragged, or has other columns than the episodes before it.
-        """
         flat = checked_episode(columns, f"episode {self._episode_num}", self._specs)
         self._specs = self._specs or {name: spec_of(array) for name, array in flat.items()}
         self._held.append({name: array.copy() for name, array in flat.items()})
@@ -108,11 +99,6 @@ class FolderWriter:
             self._write_part()
 
     def close(self) -> None:
-        """Writes what is still in memory, and the manifest; from now on the episodes are there.
-
-        Raises:
-            DatasetError: no episode was added, or the disk is full.
-        """
         try:
             self._complete()
         except BaseException:
@@ -133,15 +119,6 @@ class FolderWriter:
                 self._files.fsync_dir(self._path.parent)
         except OSError as e:
             raise DatasetError(write_failure(self._folder / MANIFEST, len(text), e)) from e
-
-    def __enter__(self) -> "FolderWriter":
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
 
     def _write_part(self) -> None:
         if not self._held:

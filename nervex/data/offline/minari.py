@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from nervex.data.columns import Columns, flatten
-from nervex.data.offline.episodes import ColumnSpec, OfflineData, Part, checked_episode, spec_of
+from nervex.data.offline.episodes import ColumnSpec, EpisodeWriter, OfflineData, Part, checked_episode, spec_of
 from nervex.utils.errors import DatasetError, MissingExtraError
 from nervex.utils.files import temporary_name
 
@@ -37,8 +37,8 @@ _NAMES = {"obs": "observations", "action": "actions", "reward": "rewards"}
 _FLAT = {"observations", "actions", "rewards", "terminals"}  # at the top of D4RL's files
 
 
-class MinariWriter:
-    """Writes episodes into an HDF5 file; a context manager. The file gets its name when it is complete.
+class MinariWriter(EpisodeWriter):
+    """Writes episodes into an HDF5 file. The file gets its name when it is complete.
 
     Args:
         path: the file, which must not exist.
@@ -64,11 +64,11 @@ class MinariWriter:
         self._episode_num = self._step_num = 0
 
     def add(self, columns: Columns, terminated: bool) -> None:
-        """Adds one episode; see :meth:`nervex.data.offline.FolderWriter.add`.
+        """Adds one episode, as any :class:`EpisodeWriter`; the layout has no place for columns beside obs, action and
+        reward.
 
         Raises:
-            DatasetError: it is ragged, differs from the episodes before it, or has columns beside obs, action and
-                reward, for which the layout has no place.
+            DatasetError: it is ragged, differs from the episodes before it, or has such columns.
         """
         flat = checked_episode(columns, f"episode {self._episode_num}", self._specs)
         self._specs = self._specs or {name: spec_of(array) for name, array in flat.items()}
@@ -87,26 +87,12 @@ class MinariWriter:
         self._step_num += length
 
     def close(self) -> None:
-        """Completes the file.
-
-        Raises:
-            DatasetError: no episode was added.
-        """
         if self._episode_num == 0:
             self._discard()
             raise DatasetError(f"no episode was added to {self._path}; a data set has at least one")
         self._file.attrs.update({"total_episodes": self._episode_num, "total_steps": self._step_num})
         self._file.close()
         self._temporary.rename(self._path)
-
-    def __enter__(self) -> "MinariWriter":
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
 
     def _discard(self) -> None:
         self._file.close()

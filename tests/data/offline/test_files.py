@@ -166,6 +166,13 @@ class TestDamage:
             file.write_bytes(good)
         check(open_dataset(tmp_path / "set"))
 
+    def test_an_edited_manifest(self, tmp_path):
+        write(tmp_path / "set")
+        manifest = tmp_path / "set" / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"truncated": [', '"truncated":  [', 1))
+        with pytest.raises(DatasetError, match=r"manifest\.json is damaged or was edited: its digest does not match"):
+            open_dataset(tmp_path / "set")
+
     def test_truncated_and_missing_files(self, tmp_path):
         write(tmp_path / "set")
         file = tmp_path / "set" / "part_00000.safetensors"
