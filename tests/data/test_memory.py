@@ -69,7 +69,9 @@ def play(replay, first, pushes, rng):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("window", [NStepWindow(1, 0.9), NStepWindow(3, 0.9), SequenceWindow(5, 2)], ids=["1-step", "3-step", "sequence"])
+@pytest.mark.parametrize(
+    "window", [NStepWindow(1, 0.9), NStepWindow(3, 0.9), SequenceWindow(5, 2)], ids=["1-step", "3-step", "sequence"]
+)
 def test_batches_are_the_same_however_columns_are_kept(way, window, tmp_path):
     """And after a checkpoint, too."""
     replays = [made(window), made(window, way, tmp_path)]
