@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nervex.data.columns import stack
 from nervex.data.replay import Draw, Replay
 from nervex.torch_utils.transfer import AheadCopy
-from nervex.utils.tree import tree_leaves, tree_map
+from nervex.utils.tree import tree_leaves
 
 Source = Callable[[int], Any]
 
@@ -76,7 +76,7 @@ class AsyncDataLoader:
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._chunk_size = chunk_size
-        self._collate = stack_items if collate_fn is None else collate_fn
+        self._collate = stack if collate_fn is None else collate_fn
         self._depth = depth
         self._timeout_s = timeout_s
         self._copy = AheadCopy(self._device)
@@ -272,11 +272,6 @@ class AsyncDataLoader:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("this AsyncDataLoader was closed; make a new one")
-
-
-def stack_items(items: list[Any]) -> Any:
-    """Returns items (nested dicts of tensors, arrays or numbers) as one batch, [B, ...]."""
-    return tree_map(lambda *leaves: torch.stack([torch.as_tensor(np.asarray(x)) for x in leaves]), *items)
 
 
 def _fork_server(dataset: Dataset[Any]) -> Any:

@@ -112,8 +112,8 @@ class PrioritizedBuffer:
         self.extend([data])
 
     def extend(self, data: Iterable[Any]) -> None:
-        """Adds objects one after the other."""
-        slots = [self._put(item) for item in data]
+        """Adds objects one after the other; none of them when ``data`` raises before its end."""
+        slots = [self._put(item) for item in list(data)]
         if slots:
             self._priorities.enter(np.array(slots, dtype=np.int64))
 
@@ -199,10 +199,14 @@ class PrioritizedBuffer:
                 "from sample(size, with_info=True)"
             )
         index, priority = (_vector(info[name]) for name in ("index", "priority"))
-        if index.ndim != 1 or index.shape != priority.shape or (len(index) and index.dtype.kind not in "iu"):
+        if (
+            index.ndim != 1
+            or index.shape != priority.shape
+            or (len(index) and (index.dtype.kind not in "iu" or priority.dtype.kind not in "iuf"))
+        ):
             raise SpecError(
                 f"PrioritizedBuffer.update: index is {index.dtype} {list(index.shape)} and priority "
-                f"{list(priority.shape)}, expected int [M] and float [M]"
+                f"{priority.dtype} {list(priority.shape)}, expected int [M] and float [M]"
             )
         unknown = index[(index < 0) | (index >= self.push_count)]
         if len(unknown):

@@ -120,19 +120,40 @@ def make_dataset(compiled: CompiledConfig, train: Callable[..., RunResult]) -> N
             f"collect RUN_DIR --out {path}"
         )
     parts = [part.to_dict() for part in cfg.collect]
+    sources = [_source_of(part, path) for part in parts]  # a wrong one is told before hours of training
     info = {"collect": parts, "env": _env_name(compiled)}
     with tempfile.TemporaryDirectory(prefix="nervex-collect-") as folder, dataset_writer(path, info=info) as writer:
-        for number, part in enumerate(parts, start=1):
+        for number, (part, source) in enumerate(zip(parts, sources, strict=True), start=1):
             run_dir = Path(folder) / f"part_{number}"
-            result = _make_part(part, run_dir, train, writer, f"data set {path}: part {number} of {len(parts)}")
+            title = f"data set {path}: part {number} of {len(parts)}"
+            result = _make_part(part, source, run_dir, train, writer, title)
             _logger.info("data set %s: part %d of %d: %s", path, number, len(parts), returns_text(result))
 
 
+def _source_of(part: dict[str, Any], path: Path) -> ConfigSource:
+    """Returns the configuration of a part, checked.
+
+    Raises:
+        ConfigError: it is wrong, or learns from the data set that it is to make.
+    """
+    source = apply_overrides(read_source(find_config(part["recipe"])), [*part["overrides"], f"seed={part['seed']}"])
+    compiled = compile_config(source)
+    if compiled.policy_class.data_path == "dataset" and Path(compiled.cfg.dataset.path).resolve() == path.resolve():
+        raise DatasetError(
+            f"data set {path} is to be made with {part['recipe']}, which learns from that very data set; name a recipe "
+            "that trains in the env"
+        )
+    return source
+
+
 def _make_part(
-    part: dict[str, Any], run_dir: Path, train: Callable[..., RunResult], writer: EpisodeWriter, title: str
+    part: dict[str, Any],
+    source: ConfigSource,
+    run_dir: Path,
+    train: Callable[..., RunResult],
+    writer: EpisodeWriter,
+    title: str,
 ) -> EvalResult:
-    source: ConfigSource = apply_overrides(read_source(find_config(part["recipe"])), part["overrides"])
-    source = apply_overrides(source, [f"seed={part['seed']}"])
     how = " ".join([part["recipe"], *part["overrides"], f"seed={part['seed']}"])
     seed = (part["seed"] + 1) * 104_729
     if part["act"] == "random":

@@ -70,7 +70,7 @@ def serial_pipeline(
         run_dir: folder of the run; None: a new one under ``runs/``.
         resume: go on with the newest checkpoint of ``run_dir``.
         load: weights to begin with (a ``.safetensors`` file, a checkpoint or a run folder).
-        show: show progress.
+        show: show progress, and how an interrupted run goes on.
 
     Raises:
         ConfigError: the configuration is wrong; nothing has been started or written.
@@ -107,7 +107,7 @@ def serial_pipeline(
         run = SerialRun(compiled, parts, folder, log)
         for hook in hooks:
             parts.learner.register_hook(hook)
-        return _run(run, compiled, folder, resume)
+        return _run(run, compiled, folder, resume, show)
 
 
 def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSource:
@@ -119,7 +119,7 @@ def as_source(cfg: str | Path | Mapping[str, Any] | ConfigSource) -> ConfigSourc
     return ConfigSource.from_dict(cfg)
 
 
-def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool) -> RunResult:
+def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bool, show: bool) -> RunResult:
     if resume:
         run.load(run.checkpoints.load_latest())
     else:
@@ -133,7 +133,7 @@ def _run(run: SerialRun, compiled: CompiledConfig, folder: RunFolder, resume: bo
         _finish(run, "interrupted" if isinstance(e, KeyboardInterrupt) else "error")
         raise
     result = _finish(run, reason)
-    if reason == "interrupted":
+    if reason == "interrupted" and show:
         _logger.warning("interrupted; go on with: nervex train --resume --run-dir %s", folder.path)
     return RunResult(run.parts.policy, result, folder.path)
 

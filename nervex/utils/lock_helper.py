@@ -33,7 +33,7 @@ class LockContext:
         timeout_s: longest wait for the lock, in seconds.
 
     Raises:
-        ConfigError: the timeout is not positive, or a thread lock is given a path.
+        ConfigError: the timeout is not positive or endless, or a thread lock is given a path.
     """
 
     def __init__(
@@ -44,8 +44,11 @@ class LockContext:
     ) -> None:
         if not isinstance(type_, LockContextType):
             raise ConfigError(f"LockContext got the type {type_!r}; expected a LockContextType")
-        if not timeout_s > 0:
-            raise ConfigError(f"LockContext got timeout_s={timeout_s}; expected a positive number of seconds")
+        if not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise ConfigError(
+                f"LockContext got timeout_s={timeout_s}; expected a positive number of seconds, at most "
+                f"{threading.TIMEOUT_MAX:.0f}"
+            )
         if path is not None and type_ is LockContextType.THREAD_LOCK:
             raise ConfigError(f"LockContext got the path {path} for a thread lock; only a process lock has a file")
         self.type = type_

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replay_twin import Feeder, make_replay
 
-from nervex.data.loader import AsyncDataLoader, stack_items
+from nervex.data.loader import AsyncDataLoader
 from nervex.data.window import NStepWindow
 from nervex.torch_utils import load_state, save_state
 
@@ -236,7 +236,6 @@ def test_items_may_be_joined_otherwise():
     blocks = iter([[1, 2, 3], None])
     with AsyncDataLoader(lambda size: next(blocks, None), 3, collate_fn=sum) as loader:
         assert list(loader) == [6]
-    assert stack_items([{"a": 1.5}, {"a": 2.5}])["a"].tolist() == [1.5, 2.5]
 
 
 def test_a_source_that_hangs_is_told():

@@ -86,6 +86,19 @@ def test_priorities_of_what_was_overwritten_are_passed_over():
     assert share == pytest.approx(3 / 4, abs=0.02)
 
 
+def test_an_error_in_the_middle_of_extend_adds_nothing():
+    def broken():
+        yield 1
+        raise OSError("away")
+
+    buffer = PrioritizedBuffer(maxlen=8)
+    with pytest.raises(OSError, match="away"):
+        buffer.extend(broken())
+    assert len(buffer) == buffer.push_count == 0
+    buffer.append(2)
+    assert buffer.sample(1) == [2]
+
+
 def test_extend_across_the_end_keeps_the_newest():
     """The historical one rewrote the first items: of 5 and 6 in 8 slots it lost three and held three twice."""
     buffer = PrioritizedBuffer(maxlen=8)
@@ -213,8 +226,10 @@ def test_a_size_is_a_number_of_items(size):
         (
             {"index": [0, 1], "priority": [1.0]},
             SpecError,
-            r"index is int64 \[2\] and priority \[1\], expected int \[M\]",
+            r"index is int64 \[2\] and priority float64 \[1\], expected int \[M\]",
         ),
+        ({"index": [0], "priority": [None]}, SpecError, r"priority object \[1\], expected int \[M\] and float"),
+        ({"index": [0], "priority": [1j]}, SpecError, "priority complex128"),
         ({"index": [0.5], "priority": [1.0]}, SpecError, r"index is float64 \[1\]"),
         ({"index": [[0]], "priority": [[1.0]]}, SpecError, r"index is int64 \[1, 1\]"),
         ({"index": [0, 9], "priority": [1.0, 1.0]}, SpecError, "there was never an item 9, 2 were appended"),

@@ -12,7 +12,7 @@ TRANSLATIONS = {
     for name, original in {
         "README.md": _TUTORIAL / "README.md",
         "serial.md": _TUTORIAL / "serial.md",
-        "quickstart_api.md": _TUTORIAL / "quickstart.md",
+        "quickstart.md": _TUTORIAL / "quickstart.md",
         "policy.md": _TUTORIAL / "policy.md",
     }.items()
 }

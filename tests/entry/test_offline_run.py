@@ -274,6 +274,30 @@ def test_a_training_that_is_interrupted_makes_no_data(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"recipe": "nope"}, "'nope' is no file and no shipped config"),
+        ({"recipe": "cartpole_dqn", "overrides": ["policy.learn.batch=3"]}, "did you mean 'batch_size'"),
+        ({"recipe": "cartpole_bc", "overrides": ["dataset.path=SET"]}, "which learns from that very data set"),
+    ],
+)
+def test_a_part_that_cannot_be_made_is_told_before_any_training(
+    tmp_path: Path, part: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "set"
+    overrides = [text.replace("SET", str(path)) for text in part.get("overrides", [])]
+    cfg = config(path=path)
+    cfg["dataset"]["collect"] = [{"recipe": "cartpole_dqn"}, {**part, "overrides": overrides}]
+
+    def train(*_: Any, **__: Any) -> Any:
+        pytest.fail("it was trained")
+
+    with pytest.raises(ConfigError, match=message):
+        make_dataset(compile_config(ConfigSource.from_dict(cfg)), train)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check(tmp_path: Path) -> None:
     report = check_config(ConfigSource.from_dict(self_made(tmp_path, "none")), speed=False)
     assert report.plan == [f"data set  {tmp_path / 'none'} is made first; nothing else was tried"]

@@ -104,6 +104,11 @@ def test_two_locks_of_one_path_exclude_each_other(tmp_path: Path) -> None:
     [
         (lambda: LockContext("thread"), ConfigError, "the type 'thread'; expected a LockContextType"),
         (lambda: LockContext(THREAD, timeout_s=0), ConfigError, "timeout_s=0; expected a positive number"),
+        (
+            lambda: LockContext(PROCESS, timeout_s=float("inf")),
+            ConfigError,
+            "timeout_s=inf; expected a positive number",
+        ),
         (lambda: LockContext(THREAD, "x.lock"), ConfigError, r"the path x\.lock for a thread lock"),
         (lambda: pickle.dumps(LockContext()), TypeError, "a thread lock cannot go to another process"),
     ],

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from nervex.data.columns import Columns, nest
-from nervex.data.loader import stack_items
+from nervex.data.columns import Columns, nest, stack
 from nervex.data.offline.episodes import OfflineData, is_obs
 from nervex.utils.errors import DatasetError
 from nervex.utils.tree import tree_map
@@ -145,7 +144,7 @@ def collate(batch: Any) -> Columns:
     if not isinstance(batch, list):
         return batch
     if not all(_is_episode(item) for item in batch):
-        stacked: Columns = stack_items(batch)
+        stacked: Columns = stack(batch)
         return stacked
     length = torch.tensor([len(item["reward"]) for item in batch])
     padded: Columns = tree_map(lambda *leaves: torch.nn.utils.rnn.pad_sequence(list(leaves)), *batch)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nervex.data.columns import Columns, flatten, nest
+from nervex.data.columns import Columns, flatten, nest, to_numpy
+from nervex.torch_utils.tensor_header import check_name
 from nervex.utils.errors import DatasetError
 
 _KINDS = "biuf"  # of NumPy dtypes that a column may have
+_MOST_BYTES = 8  # of a number; a long double has another meaning on another machine
 _REQUIRED = ("obs", "action", "reward")
 
 
@@ -59,7 +61,10 @@ def checked_episode(
         DatasetError: a column is missing, has another number of rows, another form than before, or numbers that are not
             finite.
     """
-    flat = {name: np.asarray(column) for name, column in flatten(dict(columns)).items()}
+    try:
+        flat = {_name(n): _native(to_numpy(column)) for n, column in flatten(dict(columns)).items()}
+    except (TypeError, ValueError) as e:
+        raise DatasetError(f"{where} holds what is no column: {e}; expected nested dicts of arrays, by text") from e
     missing = [name for name in _REQUIRED if not any(n == name or n.startswith(f"{name}/") for n in flat)]
     if missing:
         raise DatasetError(
@@ -79,13 +84,23 @@ def checked_episode(
                 f"{where} is ragged: '{name}' has {len(array) if array.ndim else 0} rows, and {length} rewards ask for "
                 f"{rows}" + (" (the observation after the last step is one of them)" if is_obs(name) else "")
             )
-        if array.dtype.kind not in _KINDS:
-            raise DatasetError(f"{where}: '{name}' holds {array.dtype}; expected numbers or booleans")
+        if array.dtype.kind not in _KINDS or array.dtype.itemsize > _MOST_BYTES:
+            raise DatasetError(f"{where}: '{name}' holds {array.dtype}; expected booleans or numbers of up to 64 bits")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DatasetError(f"{where}: '{name}' holds NaN or infinity; leave the episode out, or mend it")
     if specs is not None:
         refuse_other(specs, {name: spec_of(array) for name, array in flat.items()}, where)
     return flat
+
+
+def _name(path: str) -> str:
+    check_name(path)
+    return path
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Returns numbers in the byte order of this machine, the only one that tensors have."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def spec_of(column: Any) -> ColumnSpec:

@@ -54,7 +54,7 @@ class FolderWriter(EpisodeWriter):
         files: writes.
 
     Raises:
-        DatasetError: the folder exists, or (``append``) is no data set.
+        DatasetError: the folder exists, cannot be made, or (``append``) is no data set.
     """
 
     def __init__(
@@ -84,9 +84,12 @@ class FolderWriter(EpisodeWriter):
             return
         if self._path.exists():
             raise DatasetError(f"{self._path} exists already; give another path, or append to it")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._folder = temporary_name(self._path)
-        files.make_dir(self._folder)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_dir(self._folder)
+        except OSError as e:
+            raise DatasetError(f"cannot make the data set {self._path}: {e.strerror} ({e.filename})") from e
 
     def add(self, columns: Columns, terminated: bool) -> None:
         flat = checked_episode(columns, f"episode {self._episode_num}", self._specs)
@@ -163,9 +166,6 @@ def read_folder(path: Path, verify: bool = True) -> OfflineData:
     """
     manifest = read_manifest(path)
     specs = _specs(manifest)
-    foreign = [part["file"] for part in manifest["parts"] if not _PART_NAME.fullmatch(part["file"])]
-    if foreign:
-        raise DatasetError(f"{path / MANIFEST} names the file {foreign[0]!r}, which no data set has; do not use it")
     parts = [_part(path / part["file"], part, specs, verify) for part in manifest["parts"]]
     digest = hashlib.sha256("".join(part["sha256"] for part in manifest["parts"]).encode()).hexdigest()
     return OfflineData(parts, path, digest, manifest["info"], read_folder)
@@ -195,7 +195,35 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{file} has version {version}, this nerveX reads version {VERSION}; update nervex")
     if seal(content) != data or not isinstance(digest, str):
         raise DatasetError(f"{file} is damaged or was edited: its digest does not match; collect the episodes again")
+    _check_form(content, file)
     return content
+
+
+def _check_form(content: Mapping[str, Any], file: Path) -> None:
+    """Raises DatasetError where a manifest, whose digest is right, does not say what a manifest says."""
+    try:
+        _specs(content)
+        right = isinstance(content["info"], dict) and all(map(_is_part, content["parts"]))
+        names = [part["file"] for part in content["parts"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise DatasetError(f"{file} is no manifest of nerveX ({type(e).__name__}: {e}); do not use it") from e
+    if not right:
+        raise DatasetError(
+            f"{file} is no manifest of nerveX: lengths, ends or digests of a part are wrong; do not use it"
+        )
+    foreign = [name for name in names if not _PART_NAME.fullmatch(name)]
+    if foreign:
+        raise DatasetError(f"{file} names the file {foreign[0]!r}, which no data set has; do not use it")
+
+
+def _is_part(part: Mapping[str, Any]) -> bool:
+    length, terminated = part["length"], part["terminated"]
+    return (
+        all(isinstance(part[key], str) for key in ("file", "sha256"))
+        and all(type(n) is int and 0 < n <= part["bytes"] for n in length)  # a reward takes at least a byte
+        and all(type(end) is bool for end in terminated)
+        and len(length) == len(terminated)
+    )
 
 
 def _specs(manifest: Mapping[str, Any]) -> dict[str, ColumnSpec]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervex.data.columns import Columns, flatten
+from nervex.data.columns import Columns
 from nervex.data.offline.episodes import ColumnSpec, EpisodeWriter, OfflineData, Part, checked_episode, spec_of
 from nervex.utils.errors import DatasetError, MissingExtraError
 from nervex.utils.files import temporary_name
@@ -31,9 +31,11 @@ except ImportError:  # the extra is not installed: told when a file is opened
     h5py = None
 
 SUFFIXES = (".hdf5", ".h5")
-_EPISODE = re.compile(r"episode_(\d+)")
+_EPISODE = re.compile(r"episode_(\d{1,18})")
 _ENDS = ("terminations", "truncations")
 _NAMES = {"obs": "observations", "action": "actions", "reward": "rewards"}
+_MOST_GROWTH = 1100  # of a byte that is read from a file; deflate, the usual filter, reaches 1032
+_UNWRITTEN_BYTES = 1 << 16  # rows that were never written read as zeros
 _FLAT = {"observations", "actions", "rewards", "terminals"}  # at the top of D4RL's files
 
 
@@ -45,7 +47,7 @@ class MinariWriter(EpisodeWriter):
         info: notes to keep as attributes of the file, texts and numbers.
 
     Raises:
-        DatasetError: the file exists.
+        DatasetError: the file exists, or cannot be made.
         MissingExtraError: h5py is not installed.
     """
 
@@ -56,9 +58,12 @@ class MinariWriter(EpisodeWriter):
             raise DatasetError(
                 f"{self._path} exists already; give another path (a file of this layout is not added to)"
             )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = temporary_name(self._path)
-        self._file = h5py.File(self._temporary, "x")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self._temporary, "x")
+        except OSError as e:
+            raise DatasetError(f"cannot make the data set {self._path}: {' '.join(str(e).split())[:200]}") from e
         self._file.attrs.update({k: v for k, v in (info or {}).items() if isinstance(v, str | int | float)})
         self._specs: dict[str, ColumnSpec] | None = None
         self._episode_num = self._step_num = 0
@@ -125,7 +130,10 @@ def read_minari(path: Path) -> OfflineData:
                 episodes.append(flat)
                 terminated.append(ended)
             info = {k: v for k, v in file.attrs.items() if isinstance(v, str | int | float)}
-    except (OSError, RuntimeError, KeyError) as e:
+    except DatasetError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as e:
+        # damage makes h5py raise errors of all these types
         raise DatasetError(f"cannot read {path} as an HDF5 file: {' '.join(str(e).split())[:200]}") from e
     assert specs is not None
     joined = {name: torch.from_numpy(np.concatenate([e[name] for e in episodes])) for name in specs}
@@ -137,14 +145,16 @@ def read_minari(path: Path) -> OfflineData:
 
 def _episode(group: Any, where: str) -> tuple[Columns, bool]:
     """Returns the columns of an episode's group, and whether it terminated."""
-    wanted = (*_NAMES.values(), *_ENDS)
-    missing = [name for name in wanted if name not in group]
+    if not isinstance(group, h5py.Group):
+        raise DatasetError(f"{where} is no group; expected one with {list(_NAMES.values())}")
+    wanted, found = (*_NAMES.values(), *_ENDS), sorted(group)  # the names alone: `in` would follow a link
+    missing = [name for name in wanted if name not in found]
     if missing:
-        raise DatasetError(f"{where} has no '{missing[0]}'; it has {sorted(group)}, and Minari's layout {list(wanted)}")
+        raise DatasetError(f"{where} has no '{missing[0]}'; it has {found}, and Minari's layout {list(wanted)}")
     columns = {ours: _arrays(_member(group, theirs, where), where) for ours, theirs in _NAMES.items()}
     ends = [np.asarray(_arrays(_member(group, name, where), where)).astype(bool) for name in _ENDS]
     for name, end in zip(_ENDS, ends, strict=True):
-        if end.shape != (len(flatten(columns)["reward"]),):
+        if end.shape != np.shape(columns["reward"]):
             raise DatasetError(f"{where} is ragged: '{name}' has shape {list(end.shape)}, expected one flag a reward")
         if end[:-1].any():
             raise DatasetError(
@@ -157,8 +167,14 @@ def _arrays(node: Any, where: str) -> Any:
     """Returns a data set, or a group of them, as arrays."""
     if isinstance(node, h5py.Group):
         return {name: _arrays(_member(node, name, where), where) for name in node}
-    if node.is_virtual or node.external or node.dtype.hasobject:
+    plain = isinstance(node, h5py.Dataset) and node.shape is not None
+    if not plain or node.is_virtual or node.external or node.dtype.hasobject:
         raise DatasetError(f"{where}: '{node.name}' is no plain array of numbers in this file; it was not read")
+    stored = node.id.get_storage_size()
+    if node.nbytes > _MOST_GROWTH * stored + _UNWRITTEN_BYTES:
+        raise DatasetError(
+            f"{where}: '{node.name}' claims {node.nbytes:,} bytes, of which the file holds {stored:,}; it was not read"
+        )
     return node[()] if node.ndim else node[()][None]
 
 

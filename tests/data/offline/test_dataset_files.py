@@ -3,15 +3,14 @@
 import json
 import pickle
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from data.offline.episodes_tool import LENGTHS, TERMINATED, columns, parts, write
 
-from nervex.data.offline import FolderWriter, MinariWriter, dataset_writer, folder, minari, open_dataset
+from nervex.data.offline import FolderWriter, dataset_writer, folder, open_dataset
 from nervex.torch_utils.state_files import seal
-from nervex.utils.errors import DatasetError, MissingExtraError
+from nervex.utils.errors import DatasetError
 from nervex.utils.files import FileLayer
 
 
@@ -133,13 +132,34 @@ def test_no_empty_data_set_is_made(tmp_path, name):
         ({"reward": [1.0, 1.0, 1.0]}, "'reward' is a list; expected one array"),
         ({"reward": np.zeros((3, 1))}, r"'reward' has shape \[3, 1\]"),
         ({"obs": np.full((4, 1), np.nan)}, "'obs' holds NaN or infinity"),
-        ({"action": np.array(["left", "right", "left"])}, "'action' holds <U5; expected numbers"),
+        ({"action": np.array(["left", "right", "left"])}, "'action' holds <U5; expected booleans or numbers"),
+        (
+            {"obs": np.zeros((4, 1), np.longdouble)},
+            "'obs' holds float128; expected booleans or numbers of up to 64 bits",
+        ),
+        ({"obs": torch.zeros(4, 1, dtype=torch.bfloat16)}, "episode 0 holds what is no column"),
+        ({"../other": np.zeros(3)}, "episode 0 holds what is no column: the name '../other'"),
+        ({3: np.zeros(3)}, "episode 0 holds what is no column"),
     ],
 )
 def test_ragged_and_odd_episodes(tmp_path, changed, message):
     for name in ("set", "file.hdf5"):
         with pytest.raises(DatasetError, match=message), dataset_writer(tmp_path / name) as writer:
             writer.add({**columns(0, 3), **changed}, True)
+
+
+@pytest.mark.parametrize("name", ["set", "file.hdf5"])
+def test_foreign_byte_order_is_turned(tmp_path, name):
+    with dataset_writer(tmp_path / name) as writer:
+        writer.add({**columns(0, 3), "reward": np.array([1.0, 2.0, 3.0], dtype=">f4")}, True)
+    assert open_dataset(tmp_path / name).episode(0)["reward"].tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["set", "file.hdf5"])
+def test_a_place_where_nothing_can_be_made(tmp_path, name):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(DatasetError, match="cannot make the data set"):
+        dataset_writer(tmp_path / "file" / name)
 
 
 def test_a_missing_column(tmp_path):
@@ -206,6 +226,43 @@ class TestDamage:
         with pytest.raises(DatasetError, match="which no data set has; do not use it"):
             open_dataset(tmp_path / "set")
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("file", 3),
+            ("sha256", None),
+            ("bytes", "9"),
+            ("length", [8, -1, 5, 2]),
+            ("length", [0, 7, 5, 2]),
+            ("length", [2**63, 1, 1, 1]),
+            ("length", "ab"),
+            ("terminated", [True]),
+            ("terminated", [1, 0, 1, 0]),
+        ],
+    )
+    def test_a_manifest_that_someone_wrote(self, tmp_path, key, value):
+        """Its own digest is right, so that it is the form that must be looked at."""
+        write(tmp_path / "set")
+        manifest = tmp_path / "set" / "manifest.json"
+        content = json.loads(manifest.read_text())
+        del content["sha256"]
+        content["parts"][0][key] = value
+        manifest.write_bytes(seal(content))
+        with pytest.raises(DatasetError, match="is no manifest of nerveX"):
+            open_dataset(tmp_path / "set")
+        with pytest.raises(DatasetError, match="is no manifest of nerveX"):
+            FolderWriter(tmp_path / "set", append=True)
+
+    @pytest.mark.parametrize("changed", [{"columns": [1]}, {"columns": {"obs": 3}}, {"parts": None}, {"info": None}])
+    def test_a_manifest_of_another_form(self, tmp_path, changed):
+        write(tmp_path / "set")
+        manifest = tmp_path / "set" / "manifest.json"
+        content = json.loads(manifest.read_text()) | changed
+        del content["sha256"]
+        manifest.write_bytes(seal(content))
+        with pytest.raises(DatasetError, match="is no manifest of nerveX"):
+            open_dataset(tmp_path / "set")
+
     def test_wrong_numbers_of_rows(self, tmp_path):
         write(tmp_path / "set")
         manifest = tmp_path / "set" / "manifest.json"
@@ -239,94 +296,3 @@ class TestForeignFiles:
         (tmp_path / "noise").write_bytes(b"noise")
         with pytest.raises(DatasetError, match="a file of an unknown kind"):
             open_dataset(tmp_path / "noise")
-
-
-class TestMinari:
-    """HDF5 files of the documented layout, written by hand, and what is not that layout."""
-
-    def by_hand(self, path, **changed):
-        with h5py.File(path, "w") as file:
-            for number in (0, 1, 10):  # not in the order of text
-                group = file.create_group(f"episode_{number}")
-                group.attrs["id"], group.attrs["total_steps"] = number, 2
-                members = {
-                    "observations": 100.0 * number + np.arange(3)[:, None], "actions": np.zeros((2, 1), np.float32),
-                    "rewards": np.ones(2), "terminations": np.array([0, number == 1], bool),
-                    "truncations": np.array([0, number == 0], bool), **changed,
-                }  # fmt: skip
-                for name, value in members.items():
-                    if value is not None:
-                        group[name] = value
-
-    def test_by_hand(self, tmp_path):
-        self.by_hand(tmp_path / "a.hdf5", infos=None)
-        data = open_dataset(tmp_path / "a.hdf5")
-        assert data.terminated.tolist() == [False, True, False]  # the last one was cut off by the end of the recording
-        assert [int(data.episode(k)["obs"][-1]) for k in range(3)] == [2, 102, 1002]
-
-    def test_a_folder_of_minari(self, tmp_path):
-        (tmp_path / "set" / "data").mkdir(parents=True)
-        self.by_hand(tmp_path / "set" / "data" / "main_data.hdf5")
-        assert open_dataset(tmp_path / "set").episode_num == 3
-
-    def test_attributes(self, tmp_path):
-        write(tmp_path / "a.hdf5", info={"env": "Counter"})
-        with h5py.File(tmp_path / "a.hdf5") as file:
-            assert (file.attrs["total_episodes"], file.attrs["total_steps"]) == (4, sum(LENGTHS))
-            assert dict(file["episode_1"].attrs) == {"id": 1, "total_steps": 5} and file.attrs["env"] == "Counter"
-            assert set(file["episode_1"]) == {"observations", "actions", "rewards", "terminations", "truncations"}
-            assert file["episode_1/observations"].shape == (6, 1)
-
-    @pytest.mark.parametrize(
-        ("changed", "message"),
-        [
-            ({"actions": np.zeros((3, 1))}, "episode_0 is ragged: 'action' has 3 rows, and 2 rewards ask for 2"),
-            ({"observations": np.zeros((2, 1))}, "'obs' has 2 rows, and 2 rewards ask for 3"),
-            ({"terminations": np.zeros(3, bool)}, r"is ragged: 'terminations' has shape \[3\]"),
-            ({"terminations": np.array([True, False])}, "'terminations' is true at step 0 and the episode goes on"),
-            ({"rewards": None}, "episode_0 has no 'rewards'"),
-            ({"observations": np.full((3, 1), np.inf)}, "'obs' holds NaN or infinity"),
-            ({"actions": h5py.ExternalLink("/etc/passwd", "/x")}, "'actions' is a link to another place or file"),
-        ],
-    )
-    def test_wrong_episodes(self, tmp_path, changed, message):
-        self.by_hand(tmp_path / "a.hdf5", **changed)
-        with pytest.raises(DatasetError, match=message):
-            open_dataset(tmp_path / "a.hdf5")
-
-    def test_objects_are_not_read(self, tmp_path):
-        self.by_hand(tmp_path / "a.hdf5", actions=None)
-        with h5py.File(tmp_path / "a.hdf5", "a") as file:
-            file["episode_0"].create_dataset("actions", data=["a", "b"], dtype=h5py.string_dtype())
-        with pytest.raises(DatasetError, match="is no plain array of numbers in this file; it was not read"):
-            open_dataset(tmp_path / "a.hdf5")
-
-    def test_other_layouts(self, tmp_path):
-        with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-            for name in ("observations", "actions", "rewards", "terminals", "timeouts"):
-                file[name] = np.zeros(3)
-        with pytest.raises(DatasetError, match=r"has D4RL's flat layout .*lacks the observations after the last steps"):
-            open_dataset(tmp_path / "flat.hdf5")
-        with h5py.File(tmp_path / "other.hdf5", "w") as file:
-            file["weights"] = np.zeros(3)
-        with pytest.raises(DatasetError, match=r"holds \['weights'\] and no groups episode_0"):
-            open_dataset(tmp_path / "other.hdf5")
-
-    def test_a_truncated_file(self, tmp_path):
-        self.by_hand(tmp_path / "a.hdf5")
-        content = (tmp_path / "a.hdf5").read_bytes()
-        (tmp_path / "a.hdf5").write_bytes(content[: len(content) // 2])
-        with pytest.raises(DatasetError, match=r"cannot read .* as an HDF5 file"):
-            open_dataset(tmp_path / "a.hdf5")
-
-    def test_columns_without_a_place(self, tmp_path):
-        with pytest.raises(DatasetError, match=r"no place for the columns \['logp'\]"):
-            with MinariWriter(tmp_path / "a.hdf5") as writer:
-                writer.add(columns(0, 3, logp=np.zeros(3)), True)
-
-    def test_without_the_package(self, tmp_path, monkeypatch):
-        write(tmp_path / "a.hdf5")
-        monkeypatch.setattr(minari, "h5py", None)
-        for act in (lambda: open_dataset(tmp_path / "a.hdf5"), lambda: MinariWriter(tmp_path / "b.hdf5")):
-            with pytest.raises(MissingExtraError, match=r"pip install 'nervex\[offline\]'"):
-                act()
