@@ -1,7 +1,7 @@
 """Networks of policies that learn from recorded data."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -29,7 +29,7 @@ class PolicyNet(ModeNet):
         embedding_dim: size of the embedding of an image.
     """
 
-    modes = ("compute_action",)
+    modes: ClassVar[tuple[str, ...]] = ("compute_action",)
 
     def __init__(
         self,
