@@ -163,7 +163,8 @@ def test_a_policy_of_ones_own_has_a_name():
         pass
 
     register_policy("test_dqn_own", Own)
-    assert type(create_policy({**dqn_config(), "policy_type": "test_dqn_own"})) is Own
+    policy = create_policy({**dqn_config(), "policy_type": "test_dqn_own"}, enable_field=["eval"])
+    assert type(policy) is Own and policy._enabled == ("eval",)
 
 
 class TestActing:
