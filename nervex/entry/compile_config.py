@@ -21,6 +21,7 @@ from nervex.policy.base_policy import POLICY_REGISTRY, Policy
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.import_helper import import_names, import_object
 from nervex.worker.actor.env_manager.registry import manager_names
+from nervex.worker.learner.registry import LEARNER_REGISTRY
 
 EnvSetting = tuple[Callable[[Any], Any], list[dict[str, Any]], list[dict[str, Any]]]
 
@@ -94,6 +95,7 @@ def compile_config(
         fail(source, ("policy", "use_cuda"), "is true, but torch sees no CUDA device; set it to false")
     env_fn, actor_cfg, evaluator_cfg = env_setting or _env_setting(main, data, source)
     settle_values(main)
+    _check_learner(main, source)
     if not actor_cfg or not evaluator_cfg:
         raise ConfigError(f"there are {len(actor_cfg)} collecting and {len(evaluator_cfg)} evaluating envs; expected "
                           "at least one of each")  # fmt: skip
@@ -149,6 +151,17 @@ def _policy_class(main: dict[str, Any], source: ConfigSource, given: type[Policy
              f"(known: {', '.join(known)}; a policy of your own needs policy.import_names)")  # fmt: skip
     policy_class: type[Policy] = POLICY_REGISTRY.get(name)
     return policy_class
+
+
+def _check_learner(main: dict[str, Any], source: ConfigSource) -> None:
+    """The modules of policy and env, which may register a learner, have been imported by now."""
+    name, known = main["learner"]["learner_type"], LEARNER_REGISTRY.names()
+    if name not in known:
+        fail(source, ("learner", "learner_type"), f"is '{name}', no such learner{did_you_mean(name, known)} (known: "
+             f"{', '.join(known)}; name the module of your own in policy.import_names)")  # fmt: skip
+    if LEARNER_REGISTRY.get(name).has_graph():
+        fail(source, ("learner", "learner_type"), f"is '{name}', which has _setup_agent and takes no policy; run it "
+             "by a SingleMachineRunner")  # fmt: skip
 
 
 def _env_setting(main: dict[str, Any], data: dict[str, Any], source: ConfigSource) -> EnvSetting:

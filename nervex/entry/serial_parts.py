@@ -26,6 +26,7 @@ from nervex.worker.actor.serial_actor import BaseSerialActor
 from nervex.worker.actor.serial_evaluator import BaseSerialEvaluator
 from nervex.worker.command.serial_command import BaseSerialCommand
 from nervex.worker.learner.base_learner import BaseLearner
+from nervex.worker.learner.registry import create_learner
 
 
 @dataclass
@@ -154,7 +155,7 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
         store = _build_store(compiled, policy, actor_env.lane_num, seeds["replay"])
         actor = BaseSerialActor(cfg.actor, policy=policy.collect_mode)
         actor.attach(actor_env, launch)
-    learner = BaseLearner(cfg.learner, policy.learn_mode)
+    learner = create_learner(cfg, policy.learn_mode)
     evaluator = build_evaluator(compiled, policy, seeds["evaluator"])
     command = BaseSerialCommand(cfg.command, learner, actor, evaluator, store, policy.command_mode)
     loader = None

@@ -1,21 +1,21 @@
 """Networks of policies that learn from recorded data."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from nervex.model.encoder import ObsDim, build_encoder
 from nervex.model.head import ReparameterizationHead
-from nervex.model.inputs import action_mask, check_mode, head_sizes, masked, read_input
+from nervex.model.inputs import action_mask, head_sizes, masked, read_input
 from nervex.model.mlp import perceptron
+from nervex.model.modes import ModeNet
 from nervex.model.qac import Actor, Critic
 
-_MODES = ("compute_action", "compute_q", "compute_value")
 _LOG_SIGMA_RANGE = (-5.0, 2.0)  # recorded actions may be exactly alike
 
 
-class PolicyNet(nn.Module):
+class PolicyNet(ModeNet):
     """A policy alone: categorical, or a normal distribution whose mean lies in [-1, 1]^A and whose σ does not depend on
     the state.
 
@@ -28,6 +28,8 @@ class PolicyNet(nn.Module):
         encoder_type: of images, ``'conv2d'`` or ``'impala'``; None: conv2d. Vectors go to the hidden layers directly.
         embedding_dim: size of the embedding of an image.
     """
+
+    modes: ClassVar[tuple[str, ...]] = ("compute_action",)
 
     def __init__(
         self,
@@ -51,19 +53,10 @@ class PolicyNet(nn.Module):
             head = perceptron(size, hidden_dim_list, action_dim, activation)
         self.actor = Actor(encoder, head)
 
-    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Any]:
+    def compute_action(self, x: Any) -> dict[str, Any]:
         """Returns ``{'logit': [B, N]}``, -1e8 where ``action_mask`` of a mapping forbids the action, or
-        ``{'logit': {'mu', 'sigma'}}`` float [B, A].
-
-        Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself.
-            info: not used.
-            mode: ``'compute_action'``.
-        """
-        check_mode(mode, _MODES[:1], type(self).__name__)
-        return self._policy(read_input(x)[0])
-
-    def _policy(self, obs: Any) -> dict[str, Any]:
+        ``{'logit': {'mu', 'sigma'}}`` float [B, A], for ``{'obs': [B, ...]}``, or the observation itself."""
+        obs, _, _ = read_input(x)
         logit = self.actor(obs)
         if self._kind == "discrete":
             return {"logit": masked(logit, action_mask(obs))}
@@ -85,6 +78,8 @@ class IQLNet(PolicyNet):
         embedding_dim: size of the embedding of an image.
     """
 
+    modes = ("compute_action", "compute_q", "compute_value")
+
     def __init__(
         self,
         obs_dim: ObsDim,
@@ -100,19 +95,10 @@ class IQLNet(PolicyNet):
         self.critic = Critic(critic_encoder, 2, size + action_dim, hidden_dim_list, 1, activation)
         self.value = nn.Sequential(value_encoder, perceptron(size, hidden_dim_list, 1, activation))
 
-    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Any]:
-        """Returns ``{'logit': {'mu', 'sigma'}}`` float [B, A], ``{'q_value': [2, B]}`` or ``{'value': [B]}``.
+    def compute_q(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'q_value': [2, B]}`` for ``obs`` [B, ...] and ``action`` float [B, A]."""
+        return {"q_value": self.critic(x["obs"], x["action"]).squeeze(-1)}
 
-        Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself; ``'action'`` float [B, A] beside it for ``compute_q``.
-            info: not used.
-            mode: ``'compute_action'``, ``'compute_q'`` or ``'compute_value'``.
-        """
-        check_mode(mode, _MODES, "IQLNet")
-        obs, _, _ = read_input(x)
-        if mode == "compute_action":
-            return self._policy(obs)
-        if mode == "compute_value":
-            value: Tensor = self.value(obs).squeeze(-1)
-            return {"value": value}
-        return {"q_value": self.critic(obs, x["action"]).squeeze(-1)}
+    def compute_value(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'value': [B]}`` for ``{'obs': [B, ...]}``, or the observation itself."""
+        return {"value": self.value(read_input(x)[0]).squeeze(-1)}

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from nervex.model.encoder import ObsDim, build_encoder
 from nervex.model.head import RegressionHead, ReparameterizationHead
-from nervex.model.inputs import action_mask, check_mode, head_sizes, masked, read_input
+from nervex.model.inputs import action_mask, head_sizes, masked, read_input
 from nervex.model.mlp import EnsembleMLP, perceptron
+from nervex.model.modes import QActorCriticBase, SoftActorCriticBase
 
-_MODES = ("compute_action", "compute_q")
 LOG_SIGMA_RANGE = (-20.0, 2.0)
 
 
@@ -64,7 +64,7 @@ class Critic(nn.Module):
         return self.main(features if action is None else torch.cat([features, action], dim=-1), num)  # type: ignore[no-any-return]
 
 
-class QAC(nn.Module):
+class QAC(QActorCriticBase):
     """Deterministic policy and action values, for DDPG and TD3.
 
     The submodules ``actor`` and ``critic`` have no parameter in common; images have an encoder in each.
@@ -97,24 +97,22 @@ class QAC(nn.Module):
         self.actor = Actor(encoder, RegressionHead(size, action_dim, hidden_dim_list, activation, tanh=True))
         self.critic = Critic(critic_encoder, 1 + use_twin_critic, size + action_dim, hidden_dim_list, 1, activation)
 
-    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Tensor]:
-        """Returns ``{'action': [B, A]}`` in [-1, 1] or ``{'q_value': [B]}``, [2, B] of twin critics.
+    def compute_action(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'action': [B, A]}`` in [-1, 1] for ``{'obs': [B, ...]}``, or the observation itself."""
+        return {"action": self.actor(read_input(x)[0])}
+
+    def compute_q(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'q_value': [B]}``, [2, B] of twin critics.
 
         Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself; for ``compute_q`` ``'action'`` float [B, A] beside it,
-                and ``'critic_num'``, the number of twin critics to ask (1: the first one), unless it is both.
-            info: not used.
-            mode: ``'compute_action'`` or ``'compute_q'``.
+            x: ``obs`` [B, ...], ``action`` float [B, A], and ``critic_num``, the number of twin critics to ask (1: the
+                first one), unless it is both.
         """
-        check_mode(mode, _MODES, "QAC")
-        obs, _, _ = read_input(x)
-        if mode == "compute_action":
-            return {"action": self.actor(obs)}
-        q_value = self.critic(obs, x["action"], x.get("critic_num")).squeeze(-1)  # [K, B]
+        q_value = self.critic(x["obs"], x["action"], x.get("critic_num")).squeeze(-1)  # [K, B]
         return {"q_value": q_value if self._twin else q_value[0]}
 
 
-class SACNet(nn.Module):
+class SACNet(SoftActorCriticBase):
     """Normal policy (before tanh) and action values, for SAC.
 
     Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905. The submodules ``actor`` and ``critic`` have no parameter in
@@ -150,22 +148,17 @@ class SACNet(nn.Module):
         self.actor = Actor(encoder, head)
         self.critic = Critic(critic_encoder, 1 + use_twin_critic, size + action_dim, hidden_dim_list, 1, activation)
 
-    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Any]:
-        """Returns ``{'logit': {'mu', 'sigma'}}`` float [B, A] (before tanh) or ``{'q_value': [K, B]}``, K critics.
+    def compute_action(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'logit': {'mu', 'sigma'}}`` float [B, A] (before tanh) for ``{'obs': [B, ...]}``, or the
+        observation itself."""
+        return {"logit": self.actor(read_input(x)[0])}
 
-        Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself; ``'action'`` float [B, A] beside it for ``compute_q``.
-            info: not used.
-            mode: ``'compute_action'`` or ``'compute_q'``.
-        """
-        check_mode(mode, _MODES, "SACNet")
-        obs, _, _ = read_input(x)
-        if mode == "compute_action":
-            return {"logit": self.actor(obs)}
-        return {"q_value": self.critic(obs, x["action"]).squeeze(-1)}
+    def compute_q(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'q_value': [K, B]}`` of K critics for ``obs`` [B, ...] and ``action`` float [B, A]."""
+        return {"q_value": self.critic(x["obs"], x["action"]).squeeze(-1)}
 
 
-class DiscreteSACNet(nn.Module):
+class DiscreteSACNet(SoftActorCriticBase):
     """Categorical policy and action values of all actions, for SAC with discrete actions.
 
     Christodoulou 2019, https://arxiv.org/abs/1910.07207. The submodules ``actor`` and ``critic`` have no parameter in
@@ -198,20 +191,16 @@ class DiscreteSACNet(nn.Module):
         self.actor = Actor(encoder, perceptron(size, hidden_dim_list, action_dim, activation))
         self.critic = Critic(critic_encoder, 1 + use_twin_critic, size, hidden_dim_list, action_dim, activation)
 
-    def forward(self, x: Any, info: Any = None, mode: str = "compute_action") -> dict[str, Tensor]:
-        """Returns ``{'logit': [B, N]}``, -1e8 where ``action_mask`` of a mapping forbids the action, or
-        ``{'q_value': [K, B, N]}`` of K critics, not masked.
-
-        Args:
-            x: ``{'obs': [B, ...]}``, or the observation itself.
-            info: not used.
-            mode: ``'compute_action'`` or ``'compute_q'``.
-        """
-        check_mode(mode, _MODES, "DiscreteSACNet")
+    def compute_action(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'logit': [B, N]}``, -1e8 where ``action_mask`` of a mapping forbids the action, for
+        ``{'obs': [B, ...]}``, or the observation itself."""
         obs, _, _ = read_input(x)
-        if mode == "compute_action":
-            return {"logit": masked(self.actor(obs), action_mask(obs))}
-        return {"q_value": self.critic(obs)}
+        return {"logit": masked(self.actor(obs), action_mask(obs))}
+
+    def compute_q(self, x: Any) -> dict[str, Any]:
+        """Returns ``{'q_value': [K, B, N]}`` of K critics, not masked, for ``{'obs': [B, ...]}``, or the observation
+        itself."""
+        return {"q_value": self.critic(read_input(x)[0])}
 
 
 QValueAC = QAC

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from nervex.model.encoder import ObsDim, build_encoder
 from nervex.model.head import ReparameterizationHead
-from nervex.model.inputs import action_mask, check_mode, encode, head_sizes, masked, read_input
+from nervex.model.inputs import action_mask, encode, head_sizes, masked, read_input
 from nervex.model.mlp import init_orthogonal, perceptron
+from nervex.model.modes import ValueActorCriticBase
 from nervex.model.rnn import RecurrentCore, State, recurrent_settings
 from nervex.utils.errors import ConfigError
 
-_MODES = ("compute_action_value", "compute_action")
 
-
-class ValueAC(nn.Module):
+class ValueAC(ValueActorCriticBase):
     """Actor-critic: the logits of a policy and V(s).
 
     Args:
@@ -94,13 +93,8 @@ class ValueAC(nn.Module):
             init_orthogonal((self.actor.main if self._kind == "continuous" else self.actor)[-1], 0.01)  # type: ignore[index, arg-type]
             init_orthogonal(self.critic[-1], 1.0)
 
-    def forward(
-        self,
-        x: Any,
-        info: Any = None,
-        mode: str = "compute_action_value",
-        sequence: bool = False,
-        enable_fast_timestep: bool = False,
+    def compute_action_value(
+        self, x: Any, sequence: bool = False, enable_fast_timestep: bool = False
     ) -> dict[str, Any]:
         """Returns ``logit`` and ``value`` float [B]; a recurrent network adds ``next_state``.
 
@@ -110,28 +104,31 @@ class ValueAC(nn.Module):
             x: ``{'obs': [B, ...]}``, or the observation itself. A mapping of observations may hold ``action_mask``
                 (bool [B, N]); the logits of what it does not allow are -1e8. A recurrent network takes ``prev_state``
                 (tensors [B, H]) and ``begin`` (bool [B]: the state is set to zero before this row).
-            info: not used.
-            mode: ``'compute_action_value'``, or ``'compute_action'`` for the logits alone.
             sequence: the observation and ``begin`` are [T, B, ...], and so is the output; ``next_state`` is that after
                 the last row.
             enable_fast_timestep: the same.
         """
-        check_mode(mode, _MODES, "ValueAC")
+        return self._compute(x, True, sequence or enable_fast_timestep)
+
+    def compute_action(self, x: Any, sequence: bool = False, enable_fast_timestep: bool = False) -> dict[str, Any]:
+        """Returns what :meth:`compute_action_value` does, without ``value``."""
+        return self._compute(x, False, sequence or enable_fast_timestep)
+
+    def _compute(self, x: Any, with_value: bool, many: bool) -> dict[str, Any]:
         obs, prev_state, begin = read_input(x)
-        many = sequence or enable_fast_timestep
         embedding = encode(self.encoder, obs, many)  # [B, E]
         state: State | None = None
         if self.rnn is not None:
             embedding, state = self.rnn(embedding, self._half(prev_state, 0), begin, many)  # [B, H]
         output = self._policy(embedding, obs)
-        if mode == "compute_action_value" or self.critic_rnn is not None:
+        if with_value or self.critic_rnn is not None:
             if self.critic_encoder is not None:
                 embedding = encode(self.critic_encoder, obs, many)  # [B, E]
             if self.critic_rnn is not None:
                 embedding, other = self.critic_rnn(embedding, self._half(prev_state, 1), begin, many)  # [B, H]
                 assert state is not None
                 state = {key: torch.cat([state[key], other[key]], dim=-1) for key in state}  # [B, 2·H]
-            if mode == "compute_action_value":
+            if with_value:
                 output["value"] = self.critic(embedding).squeeze(-1)  # [B]
         if state is not None:
             output["next_state"] = state

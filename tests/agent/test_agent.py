@@ -385,5 +385,6 @@ class TestGrad:
         agent = Agent(Echo())
         agent.add_plugin("main", "grad", enable_grad=enabled)
         with outside():
-            assert agent.forward(OBS)["logit"].requires_grad is enabled
+            output = agent.forward(OBS)["logit"]
+            assert output.requires_grad is enabled and torch.equal(output, Echo()({"obs": OBS})["logit"])
             assert torch.is_grad_enabled() is (outside is torch.enable_grad)

@@ -90,6 +90,7 @@ def test_run_folder_and_result(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).exists(), name
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result.keys() >= RESULT_KEYS
+    assert all(outcome.result[key] == result[key] for key in ("env_step", "train_iter", "stop_reason"))
     assert result["stop_reason"] == "max_env_step" and result["seed"] == 1 and not result["solved"]
     assert 700 <= result["env_step"] < 700 + 8
     resolved = read_config(tmp_path / "run" / "config.yaml")

@@ -153,6 +153,15 @@ def test_info_is_what_the_element_declares() -> None:
     assert repr(runner) == "CellObsRunner(CellObs(6 cells))"
 
 
+def test_what_an_element_must_say() -> None:
+    class Mute(IEnvElement):
+        def __repr__(self) -> str:
+            return "mute"
+
+    with pytest.raises(TypeError, match=r"abstract.*info"):
+        Mute()  # type: ignore[abstract]
+
+
 def test_a_second_env_with_another_config_has_its_own_shapes() -> None:
     first, second = ElementEnv({"length": 6}), ElementEnv({"length": 9})
     assert [env.info().obs_space.shape for env in (first, second, ElementEnv({}))] == [7, 10, 7]

@@ -1,6 +1,6 @@
 """Replaces each public name of ``names.yaml`` by one that returns zeros, and looks whether its tests notice.
 
-    python tests/names/replace_by_zeros.py [--only NAME ...] [--waiting]
+    python tests/names/replace_by_zeros.py [--only NAME ...]
 
 Prints a line for each name or method: which test failed, or that all passed. A test that fails must pass without the
 replacement. Exit code 1 if one of them survives. Takes some seconds each; not a part of the test suite.

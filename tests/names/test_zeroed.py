@@ -1,7 +1,9 @@
 """What a function is replaced by."""
 
+import abc
 import sys
 from collections import namedtuple
+from enum import Enum
 from types import ModuleType
 
 import numpy as np
@@ -79,6 +81,23 @@ def test_one_method_or_all(method: str | None, expected: tuple[int, int, list[in
     assert (thing.val, thing.twice(3), thing.get()) == expected
 
 
+def test_an_abstract_method_need_not_be_written_any_more() -> None:
+    class Base(abc.ABC):
+        @abc.abstractmethod
+        def size(self) -> int: ...
+
+    with pytest.raises(TypeError, match="abstract"):
+        Base()  # type: ignore[abstract]
+    replace(Base)
+    assert Base().size() is None  # type: ignore[abstract, func-returns-value]
+
+
+def test_values_of_an_enumeration() -> None:
+    kind = Enum("kind", {"A": 3, "B": "x"})
+    replace(kind)
+    assert [member.value for member in kind] == [0, ""] and kind.A.name == "A"
+
+
 def test_named_tuples_are_made_of_zeros() -> None:
     kind = namedtuple("kind", "x y")
     replace(kind)
@@ -101,7 +120,7 @@ def test_a_function_is_replaced_wherever_it_is_held() -> None:
 
 def test_the_command_notices_tests_that_notice_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = [f"tests/names/{case}_case.py" for case in ("blind", "sharp")]
-    names = [Name("nervex.utils", "flatten_dict", (), test, False) for test in tests]
+    names = [Name("nervex.utils", "flatten_dict", (), test) for test in tests]
     assert [replace_by_zeros.judge(name, None, {})[0] for name in names] == [False, True]
     monkeypatch.setattr(replace_by_zeros, "read_names", lambda: names)
     assert replace_by_zeros.main(["--only", "blind_case"]) == 1

@@ -1,5 +1,6 @@
 """Functions and methods that do what they did, and return zeros of the same shape."""
 
+import abc
 import copy
 import functools
 import inspect
@@ -74,15 +75,16 @@ _KINDS: list[tuple[Any, Callable[[Any], Any]]] = [
 
 def zeroed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that returns zeros; one that is there for its effect alone (its annotation says None) does
-    nothing."""
+    nothing; what had to be written by a subclass (it was abstract) need not be any more."""
     if getattr(function, "__annotations__", {}).get("return", ...) in (None, "None"):
-        return functools.wraps(function)(lambda *args, **kwargs: None)
+        return _like(function, lambda *args, **kwargs: None)
+    return _like(function, lambda *args, **kwargs: zeros(function(*args, **kwargs)))
 
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return zeros(function(*args, **kwargs))
 
-    return wrapper
+def _like(function: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
+    functools.update_wrapper(replacement, function)
+    vars(replacement).pop("__isabstractmethod__", None)
+    return replacement
 
 
 def replace_method(owner: type, name: str) -> None:
@@ -95,17 +97,21 @@ def replace_method(owner: type, name: str) -> None:
     else:
         replacement = zeroed(found)
     setattr(owner, name, replacement)
+    abc.update_abstractmethods(owner)
 
 
 def replace(owner: Any, method: str | None = None) -> None:
     """Zeroes a function in every loaded module that holds it, or a class: one method, the forward of a module, the
-    fields of a named tuple, or else all its public methods and its call."""
+    values of an enumeration, the fields of a named tuple, or else all its public methods and its call."""
     if not inspect.isclass(owner):
         put_everywhere(owner, zeroed(owner))
     elif method is not None:
         replace_method(owner, method)
     elif issubclass(owner, nn.Module):
         replace_method(owner, "forward")
+    elif issubclass(owner, Enum):
+        for member in owner:
+            member._value_ = zeros(member.value)
     elif issubclass(owner, tuple):
         new = owner.__new__
         owner.__new__ = lambda cls, *args, **kwargs: zeros(new(cls, *args, **kwargs))  # type: ignore[method-assign, assignment]

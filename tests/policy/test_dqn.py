@@ -12,7 +12,7 @@ from torch import nn
 from nervex.data.lanes import LaneBlock
 from nervex.data.replay import Replay
 from nervex.data.window import NStepWindow
-from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy
+from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy, register_policy
 
 
 class Tabular(nn.Module):
@@ -156,6 +156,15 @@ def test_the_target_network_is_copied_at_every_freq_th_iteration(freq):
         held = policy._agent.target_model.state_dict()
         assert all(torch.equal(held[k], expected[k]) for k in expected)
         assert (iteration % freq == 0) is all(torch.equal(held[k], v) for k, v in weights_of(policy).items())
+
+
+def test_a_policy_of_ones_own_has_a_name():
+    class Own(DQNPolicy):
+        pass
+
+    register_policy("test_dqn_own", Own)
+    policy = create_policy({**dqn_config(), "policy_type": "test_dqn_own"}, enable_field=["eval"])
+    assert type(policy) is Own and policy._enabled == ("eval",)
 
 
 class TestActing:

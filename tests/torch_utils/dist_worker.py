@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from nervex import utils
 from nervex.utils.errors import NerveXError
+from nervex.worker.learner import BaseLearner
 
 
 def gradients(sync: bool) -> dict[str, Any]:
@@ -24,6 +26,23 @@ def gradients(sync: bool) -> dict[str, Any]:
     mean = [p.grad for p in net.parameters()]
     named = {"begin": begin, "own": own, "mean": mean}
     return {name: [None if t is None else t.tolist() for t in tensors] for name, tensors in named.items()}
+
+
+def averages() -> list[dict[str, float]]:
+    """What a learner of each process reports: of iterations 1 to 3 all processes together, of iteration 4 its own."""
+    rank, reported = utils.get_rank(), []
+    losses = iter([[1.0, 2.0, 6.0, 4.0], [5.0, 4.0, 0.0, 8.0]][rank])
+    policy = SimpleNamespace(
+        data_preprocess=lambda batch: batch,
+        forward=lambda batch: {"total_loss": torch.tensor(next(losses)), "rank": rank},
+    )
+    learner = BaseLearner({"log_freq": 3, "hook": {"log_reduce": {"priority": 5}}}, policy)
+    learner.report = reported.append
+    for _ in range(3):
+        learner.train({})
+    learner.hooks["after_iter"] = [hook for hook in learner.hooks["after_iter"] if hook.name != "log_reduce"]
+    learner.train({})
+    return [*reported, learner.take_averages()]
 
 
 def error_of(call: Any) -> str:
@@ -47,6 +66,7 @@ def main() -> None:
         dist.get_process_group_ranks(group) for group in (utils.get_group(1), utils.simple_group_split(2, rank, 1))
     ]
     seen["sync"], seen["overlap"] = gradients(True), gradients(False)
+    seen["averages"] = averages()
     seen["twice"] = error_of(utils.dist_init)
     utils.dist_finalize()
 

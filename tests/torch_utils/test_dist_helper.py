@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from nervex import utils
@@ -71,9 +72,37 @@ def test_gradients_are_the_mean_of_both(pair: list[dict[str, Any]], way: str) ->
             assert torch.allclose(torch.tensor(mean), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_reported_averages_are_those_of_both(pair: list[dict[str, Any]]) -> None:
+    for rank, seen in enumerate(pair):
+        together, own = seen["averages"]
+        assert together == {"total_loss": pytest.approx((9 + 9) / 6), "rank": 0.5}
+        assert own == {"total_loss": [4.0, 8.0][rank], "rank": rank}
+
+
 def test_a_process_that_has_gone_is_an_error(pair: list[dict[str, Any]]) -> None:
     assert pair[0]["gone"].startswith("DistributedError: allreduce of process 0 of 2 failed: ")
     assert pair[0]["gone"].endswith("is a process gone, or are shapes or dtypes not the same everywhere?")
+
+
+def test_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": str(utils.find_free_port())}.items():
+        monkeypatch.setenv(name, value)
+    assert utils.dist_init(backend="gloo", timeout_s=60) == (0, 1)
+    try:
+        for group in (utils.get_group(1), utils.simple_group_split(1, 0, 1)):
+            assert dist.get_process_group_ranks(group) == [0]
+        assert utils.allreduce(torch.tensor([3.0])).tolist() == [3]
+        utils.dist_finalize()
+        assert not dist.is_initialized()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def test_the_rank_is_that_of_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 3)
+    assert utils.get_rank() == 3
 
 
 def test_a_process_alone() -> None:

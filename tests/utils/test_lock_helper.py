@@ -13,6 +13,13 @@ from nervex.utils.errors import ConfigError, LockTimeoutError
 PROCESS, THREAD = LockContextType.PROCESS_LOCK, LockContextType.THREAD_LOCK
 
 
+def test_kinds_by_name() -> None:
+    assert {kind.value: LockContextType(kind.value) for kind in LockContextType} == {
+        "thread": THREAD,
+        "process": PROCESS,
+    }
+
+
 @pytest.mark.parametrize("kind", list(LockContextType))
 def test_no_step_of_a_thread_is_lost(tmp_path: Path, kind: LockContextType) -> None:
     lock = LockContext(kind, tmp_path / "a.lock" if kind is PROCESS else None)

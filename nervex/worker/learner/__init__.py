@@ -11,5 +11,8 @@ __getattr__, __dir__ = lazy_exports(
         "register_learner_hook": "nervex.worker.learner.hooks",
         "build_learner_hook_by_cfg": "nervex.worker.learner.hooks",
         "add_learner_hook": "nervex.worker.learner.hooks",
+        "merge_hooks": "nervex.worker.learner.hooks",
+        "register_learner": "nervex.worker.learner.registry",
+        "create_learner": "nervex.worker.learner.registry",
     },
 )

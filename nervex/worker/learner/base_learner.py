@@ -11,6 +11,7 @@ from nervex.config.frozen import FrozenConfig
 from nervex.config.schema import build, complete, option
 from nervex.config.source import ConfigSource
 from nervex.torch_utils.checkpoint import CountVar
+from nervex.torch_utils.dist_helper import allreduce, get_world_size
 from nervex.torch_utils.finite import nonfinite
 from nervex.torch_utils.optimizer import Adam
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
@@ -33,6 +34,7 @@ class HookConfig:
 class LearnerConfig:
     """Section ``learner`` of a configuration."""
 
+    learner_type: str = option("base", doc="registered learner; a policy's must be a BaseLearner without _setup_agent")
     log_freq: int = option(500, ge=1, unit="learner iterations", doc="between rows of metrics.jsonl")
     save_freq: int = option(10_000, ge=1, unit="learner iterations", doc="between checkpoints")
     check_finite_freq: int | None = option(
@@ -106,7 +108,7 @@ class BaseLearner:
 
     def __init__(self, cfg: Any, policy: Any = None) -> None:
         self._cfg: Any
-        self._has_graph = type(self)._setup_agent is not BaseLearner._setup_agent
+        self._has_graph = self.has_graph()
         if self._has_graph:
             source = ConfigSource.from_dict(cfg)
             self._cfg = FrozenConfig({**source.data, "learner": complete_learner_section(source)})
@@ -124,7 +126,7 @@ class BaseLearner:
         self.saver: Callable[[], None] | None = None
         self.last_batch: Any = None
         self._sum: dict[str, Any] = {}
-        self._summed: dict[str, int] = {}  # iterations that each sum is of
+        self._summed: dict[str, float] = {}  # iterations that each sum is of
         self._priority_info: dict[str, Any] | None = None
         self.hooks = build_learner_hook_by_cfg(
             {
@@ -135,6 +137,11 @@ class BaseLearner:
         )
         if self._has_graph:
             self._setup()
+
+    @classmethod
+    def has_graph(cls) -> bool:
+        """Returns whether this class sets up an agent and a computation graph of its own."""
+        return cls._setup_agent is not BaseLearner._setup_agent
 
     def _setup(self) -> None:
         name = type(self).__name__
@@ -242,6 +249,23 @@ class BaseLearner:
                 f"weight '{bad[0]}'{more} is not finite at learner iteration {self.last_iter.val}, or since before; "
                 f"{self._advice}"
             )
+
+    def reduce_averages(self) -> None:
+        """Makes what :meth:`take_averages` is going to return the averages over all processes that train together. May
+        be called after any iteration; every process must call it, and have the same keys. Alone it changes nothing.
+
+        Raises:
+            DistributedError: a process did not take part in time.
+        """
+        world_size = get_world_size()
+        if world_size == 1 or not self._sum:
+            return
+        keys = sorted(self._sum)
+        device = next((v.device for v in self._sum.values() if isinstance(v, torch.Tensor)), None)
+        numbers = [[self._sum[key], self._summed[key]] for key in keys]
+        means = allreduce(torch.tensor(numbers, dtype=torch.float64, device=device)).div_(world_size)  # [keys, 2]
+        self._sum = dict(zip(keys, means[:, 0].clone().unbind(), strict=True))
+        self._summed = dict(zip(keys, means[:, 1].tolist(), strict=True))
 
     def take_averages(self) -> dict[str, float]:
         """Returns the averages of the scalar outputs since the last call, each over the iterations that gave it.

@@ -1,7 +1,7 @@
 """What happens before and after iterations and runs of a learner."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nervex.utils.errors import ConfigError, did_you_mean
@@ -13,6 +13,7 @@ HOOK_REGISTRY = Registry(
     "learner hook",
     {
         "log_show": "nervex.worker.learner.hooks:LogShowHook",
+        "log_reduce": "nervex.worker.learner.hooks:LogReduceHook",
         "save_ckpt": "nervex.worker.learner.hooks:SaveCkptHook",
         "save_ckpt_after_run": "nervex.worker.learner.hooks:SaveCkptHook",
     },
@@ -78,6 +79,31 @@ class LogShowHook(LearnerHook):
             learner.report(learner.take_averages())
 
 
+class LogReduceHook(LearnerHook):
+    """Every ``freq`` iterations makes the averages of the learner's output those of all processes that train together.
+
+    ``freq`` must divide that of ``log_show``.
+
+    Raises:
+        ConfigError: at the first call, when ``log_show`` runs before it; its priority number must be the lower one.
+    """
+
+    def __init__(self, name: str = "log_reduce", priority: int = 5, position: str = "after_iter",
+                 ext_args: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+        super().__init__(name, priority, position, ext_args)
+        self._freq = _freq(name, self.ext_args, 1)
+
+    def __call__(self, learner: Any) -> None:
+        for hook in learner.hooks["after_iter"]:
+            if isinstance(hook, LogShowHook) and hook.priority <= self.priority:
+                raise ConfigError(
+                    f"hook '{self.name}' has priority {self.priority} and '{hook.name}', which shows what it reduces, "
+                    f"{hook.priority}; give it a lower number, so that it runs first"
+                )
+        if learner.last_iter.val % self._freq == 0:
+            learner.reduce_averages()
+
+
 class SaveCkptHook(LearnerHook):
     """Every ``freq`` iterations (or once, after the run) asks the learner to save a checkpoint, if it has a saver."""
 
@@ -126,3 +152,18 @@ def add_learner_hook(hooks: dict[str, list[LearnerHook]], hook: Any) -> None:
         raise ConfigError(f"two learner hooks are named '{hook.name}'; give one of them another name")
     hooks[hook.position].append(hook)
     hooks[hook.position].sort(key=lambda h: h.priority)
+
+
+def merge_hooks(
+    first: Mapping[str, Sequence[LearnerHook]], second: Mapping[str, Sequence[LearnerHook]]
+) -> dict[str, list[LearnerHook]]:
+    """Returns the hooks of both by position, in the order in which they run; of equal priority those of ``first`` come
+    first.
+
+    Raises:
+        ConfigError: a name is in both.
+    """
+    merged: dict[str, list[LearnerHook]] = {position: [] for position in POSITIONS}
+    for hook in (hook for hooks in (first, second) for held in hooks.values() for hook in held):
+        add_learner_hook(merged, hook)
+    return merged

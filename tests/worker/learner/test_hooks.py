@@ -9,10 +9,12 @@ from nervex.worker.learner.hooks import (
     POSITIONS,
     FunctionHook,
     LearnerHook,
+    LogReduceHook,
     LogShowHook,
     SaveCkptHook,
     add_learner_hook,
     build_learner_hook_by_cfg,
+    merge_hooks,
     register_learner_hook,
 )
 
@@ -77,6 +79,35 @@ def test_averages_are_reported_every_freq_iterations():
         hook(learner_at(i, take_averages=lambda i=i: {"loss": i}, report=reported.append))
     assert reported == [{"loss": 3}, {"loss": 6}]
     hook(learner_at(9, take_averages=None, report=None))  # nobody listens: the sums go on
+
+
+def test_averages_are_reduced_every_freq_iterations():
+    reduced = []
+    hook = LogReduceHook(ext_args={"freq": 2})
+    hooks = {"after_iter": [hook, LogShowHook()]}
+    for i in range(1, 6):
+        hook(learner_at(i, hooks=hooks, reduce_averages=lambda i=i: reduced.append(i)))
+    assert reduced == [2, 4]
+
+
+def test_what_has_been_shown_can_not_be_reduced():
+    hooks = build_learner_hook_by_cfg({"log_show": {"priority": 10}, "log_reduce": {}})
+    with pytest.raises(ConfigError, match=r"hook 'log_reduce' has priority 20 and 'log_show', .*, 10; give it a lower"):
+        hooks["after_iter"][1](learner_at(1, hooks=hooks))
+
+
+def test_hooks_of_two_places_in_one_order():
+    note = {"type": "hooks_test_note"}
+    first = build_learner_hook_by_cfg(
+        {"a": {**note, "priority": 30}, "b": note, "c": {**note, "position": "after_run"}}
+    )
+    second = build_learner_hook_by_cfg({"d": note, "e": {**note, "priority": 10}, "f": {**note, "priority": 30}})
+    merged = merge_hooks(first, second)
+    assert tuple(merged) == POSITIONS
+    assert [[h.name for h in held] for held in merged.values()] == [[], ["c"], [], ["e", "b", "d", "a", "f"]]
+    assert [h.name for h in first["after_iter"]] == ["b", "a"]  # left as they are
+    with pytest.raises(ConfigError, match="two learner hooks are named 'b'"):
+        merge_hooks(first, build_learner_hook_by_cfg({"b": {**note, "position": "before_run"}}))
 
 
 @pytest.mark.parametrize(

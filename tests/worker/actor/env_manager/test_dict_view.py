@@ -21,7 +21,7 @@ def test_every_env_plays_its_episodes_and_drops_out(manager_class):
         while not manager.done:
             obs = manager.next_obs
             assert obs, "nobody can act and yet not all are done"
-            assert obs.keys() == manager.ready_obs.keys()
+            assert {i: o.tolist() for i, o in obs.items()} == {i: o.tolist() for i, o in manager.ready_obs.items()}
             for i, o in obs.items():
                 assert isinstance(o, torch.Tensor) and o.dtype == torch.float32
                 assert o[0] == i and o[2] < lengths[i]  # never the observation of an ended episode
