@@ -8,6 +8,7 @@ from nervex.config.source import apply_overrides, read_source
 from nervex.entry import serial_pipeline
 from nervex.entry.catalog import find_config
 from nervex.entry.eval_entry import evaluate_run
+from nervex.policy.base_policy import POLICY_REGISTRY
 
 TUTORIAL = Path(__file__).parent / "policy" / "tutorial_dqn.py"
 
@@ -21,7 +22,8 @@ def test_the_shipped_recipe_solves_cartpole(tmp_path: Path) -> None:
 
 
 @pytest.mark.learning
-def test_the_tutorials_class_solves_cartpole(tmp_path: Path) -> None:
+def test_the_tutorials_class_solves_cartpole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(POLICY_REGISTRY, "_entries", dict(POLICY_REGISTRY._entries))  # 'dqn' is the built-in one again
     source = apply_overrides(
         read_source(find_config("cartpole_dqn")),
         [f"policy.import_names=[{TUTORIAL}]", "policy.learn.algo.nstep=1", "policy.collect.algo.nstep=1",

@@ -22,6 +22,13 @@ from nervex.utils.import_helper import import_names
 
 TUTORIAL = Path(__file__).with_name("tutorial_dqn.py")
 
+
+@pytest.fixture(autouse=True)
+def built_in_again(monkeypatch):
+    """The name 'dqn', which the tutorial's class takes, is the built-in policy's again afterwards."""
+    monkeypatch.setattr(POLICY_REGISTRY, "_entries", dict(POLICY_REGISTRY._entries))
+
+
 YAML = """
 common:
   name: cartpole_dqn
