@@ -40,12 +40,12 @@ def test_where_no_folder_can_be_written_kernels_work_and_the_log_says_it_once() 
 def test_numba_is_loaded_by_the_first_kernel_only() -> None:
     code = """
 import sys
-import nervex.data.sampler, nervex.rl_utils.advantage, nervex.rl_utils.sequence_td
+import nervex.data.sum_tree, nervex.rl_utils.advantage, nervex.rl_utils.sequence_td
 import torch
 from nervex.rl_utils import gae, gae_data
 gae(gae_data(torch.zeros(9, 8), torch.zeros(8, 8)))
 assert "numba" not in sys.modules
-nervex.data.sampler.SumTree(4).find([0.0])
+nervex.data.sum_tree.SumTree(4).find([0.0])
 assert "numba" in sys.modules
 """
     run(code)
