@@ -193,8 +193,8 @@ def test_keys_of_the_section(section, message):
         Learner({"learner": section})
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_a_gpu_that_is_not_there():
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"learner.use_cuda is true, but torch sees no CUDA device; set it to false"):
         Learner({"learner": {"use_cuda": True}})
 
