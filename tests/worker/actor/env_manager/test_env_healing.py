@@ -1,7 +1,6 @@
 """Envs that fail are replaced: what becomes of their episode, of their neighbors, and of the manager."""
 
 import copy
-import gc
 import os
 import re
 import signal
@@ -9,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 from manager_envs import CounterEnv, HealingEnv, NeverAgainEnv
-from test_env_processes import children, counters, is_gone, zeros
+from test_env_processes import counters, in_use, is_gone, zeros
 
 from nervex.envs.base_env import spec_tree
 from nervex.utils.errors import ConfigError, EnvFault
@@ -43,11 +42,9 @@ CASES += [("subprocess", fault) for fault in ("raise", "nan", "kill", "hang")]
 
 @pytest.fixture(autouse=True)
 def nothing_left():
-    gc.collect()
-    before = (children(), set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd")))
+    before = in_use()
     yield
-    gc.collect()
-    assert (children(), set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))) == before
+    assert in_use() == before
 
 
 def build(kind, fault, num=3, worker_num=None, env=HealingEnv, **options):
