@@ -36,6 +36,7 @@ def fill(replay: Replay, generator: np.random.Generator) -> None:
     """Fills the replay with rows like those that it holds."""
     batch = replay.sample(BLOCK)
     rows = {k: torch.as_tensor(batch[k]) for k in ("obs", "action", "reward")}
+    rows["reward"] = rows["reward"].reshape(BLOCK, -1)[:, 0]  # the first of n steps
     flag, number = torch.zeros((BLOCK, 1), dtype=torch.bool), torch.zeros((BLOCK, 1), dtype=torch.int32)
     marks = {"valid": ~flag, "terminated": flag, "truncated": flag, "policy_version": number.long(),
              "lane_id": number, "episode_id": number, "episode_step": number}  # fmt: skip

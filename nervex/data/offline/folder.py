@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -39,6 +40,7 @@ from nervex.utils.files import DISK, FileLayer, atomic_write_bytes, temporary_na
 MANIFEST = "manifest.json"
 KIND, VERSION = "nervex data set", 1
 _PART_BYTES = 64 << 20
+_CHECKED_ROWS = 1 << 16  # at a time
 _PART_NAME = re.compile(r"part_\d{5,}\.safetensors")
 
 
@@ -54,7 +56,7 @@ class FolderWriter(EpisodeWriter):
         files: writes.
 
     Raises:
-        DatasetError: the folder exists, cannot be made, or (``append``) is no data set.
+        DatasetError: the folder exists, cannot be made, or (``append``) is no data set, or another writer adds to it.
     """
 
     def __init__(
@@ -75,8 +77,11 @@ class FolderWriter(EpisodeWriter):
         self._held: list[dict[str, np.ndarray]] = []
         self._held_bytes = 0
         self._ends: list[bool] = []
+        self._lock = filelock.FileLock(self._path / ".append.lock", thread_local=False)
         if append:
-            manifest = read_manifest(self._path)
+            read_manifest(self._path)  # a folder of something else gets no lock
+            self._take()
+            manifest = read_manifest(self._path)  # as the writer before has left it
             self._specs, self._parts = _specs(manifest), list(manifest["parts"])
             self._info = {**manifest["info"], **self._info}
             self._episode_num = sum(len(part["length"]) for part in self._parts)
@@ -90,6 +95,15 @@ class FolderWriter(EpisodeWriter):
             files.make_dir(self._folder)
         except OSError as e:
             raise DatasetError(f"cannot make the data set {self._path}: {e.strerror} ({e.filename})") from e
+
+    def _take(self) -> None:
+        """Keeps other writers, of this process and others, from adding to the folder meanwhile."""
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as e:
+            raise DatasetError(f"another writer is adding episodes to {self._path}; wait until it has ended") from e
+        except OSError as e:
+            raise DatasetError(f"cannot add to the data set {self._path}: {e.strerror} ({e.filename})") from e
 
     def add(self, columns: Columns, terminated: bool) -> None:
         flat = checked_episode(columns, f"episode {self._episode_num}", self._specs)
@@ -107,6 +121,7 @@ class FolderWriter(EpisodeWriter):
         except BaseException:
             self._discard()
             raise
+        self._lock.release()
 
     def _complete(self) -> None:
         if self._episode_num == 0:
@@ -152,6 +167,7 @@ class FolderWriter(EpisodeWriter):
     def _discard(self) -> None:
         if self._folder != self._path and self._folder.exists():
             self._files.remove_tree(self._folder)
+        self._lock.release()
 
 
 def read_folder(path: Path, verify: bool = True) -> OfflineData:
@@ -249,6 +265,12 @@ def _part(file: Path, record: Mapping[str, Any], specs: Mapping[str, ColumnSpec]
     refuse_other(specs, {name: spec_of(column) for name, column in columns.items()}, str(file))
     steps = int(length.sum())
     for name, column in columns.items():
+        if verify and not _is_finite(column):
+            raise DatasetError(f"{file}: '{name}' holds NaN or infinity; do not use it")
         if len(column) != steps + len(length) * is_obs(name):
             raise DatasetError(f"{file} is ragged: '{name}' has {len(column)} rows for {steps} steps")
     return Part(columns, length, np.array(record["terminated"], dtype=bool))
+
+
+def _is_finite(column: torch.Tensor) -> bool:
+    return not column.is_floating_point() or all(bool(rows.isfinite().all()) for rows in column.split(_CHECKED_ROWS))

@@ -12,6 +12,7 @@ https://minari.farama.org/content/dataset_standards. A file is read into memory 
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 from nervex.data.columns import Columns
 from nervex.data.offline.episodes import ColumnSpec, EpisodeWriter, OfflineData, Part, checked_episode, spec_of
 from nervex.utils.errors import DatasetError, MissingExtraError
-from nervex.utils.files import temporary_name
+from nervex.utils.files import temporary_name, write_failure
 
 try:
     import h5py
@@ -61,9 +62,10 @@ class MinariWriter(EpisodeWriter):
         self._temporary = temporary_name(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._temporary, "x")
+            self._disk = _Disk(self._temporary)
         except OSError as e:
-            raise DatasetError(f"cannot make the data set {self._path}: {' '.join(str(e).split())[:200]}") from e
+            raise DatasetError(f"cannot make the data set {self._path}: {e.strerror} ({e.filename})") from e
+        self._file = h5py.File(self._disk, "w")
         self._file.attrs.update({k: v for k, v in (info or {}).items() if isinstance(v, str | int | float)})
         self._specs: dict[str, ColumnSpec] | None = None
         self._episode_num = self._step_num = 0
@@ -88,6 +90,7 @@ class MinariWriter(EpisodeWriter):
             group.create_dataset(f"{_NAMES[first]}{slash}{rest}", data=array)
         for name, ended in zip(_ENDS, (terminated, not terminated), strict=True):
             group.create_dataset(name, data=np.arange(length) == (length - 1 if ended else -1))
+        self._refuse_loss()
         self._episode_num += 1
         self._step_num += length
 
@@ -97,11 +100,56 @@ class MinariWriter(EpisodeWriter):
             raise DatasetError(f"no episode was added to {self._path}; a data set has at least one")
         self._file.attrs.update({"total_episodes": self._episode_num, "total_steps": self._step_num})
         self._file.close()
+        self._refuse_loss()
+        self._disk.close()
         self._temporary.rename(self._path)
+
+    def _refuse_loss(self) -> None:
+        """Removes the file and says why, where not all of it could be written."""
+        if self._disk.error is not None:
+            self._discard()
+            raise DatasetError(write_failure(self._path, self._disk.size_bytes, self._disk.error))
 
     def _discard(self) -> None:
         self._file.close()
+        self._disk.close()
         self._temporary.unlink(missing_ok=True)
+
+
+class _Disk(io.FileIO):
+    """The file below an HDF5 file. HDF5 crashes the process some time after a write that fails, so that it is not told
+    of one; whoever writes looks at ``error``.
+
+    Args:
+        path: of a file that does not exist.
+
+    Attributes:
+        error: that ended the writing.
+        size_bytes: of the file as it should be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "x+")
+        self.error: OSError | None = None
+        self.size_bytes = 0
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        self.size_bytes = max(self.size_bytes, self.tell() + size)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as e:
+            self.error = e
+        return size
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as e:
+            self.error = e
+            return self.tell() if size is None else size
 
 
 def read_minari(path: Path) -> OfflineData:

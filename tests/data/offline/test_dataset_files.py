@@ -1,5 +1,7 @@
 """Files of episodes: what is written comes back, is mapped, grows by episodes, and is refused when it is not sound."""
 
+import contextlib
+import hashlib
 import json
 import pickle
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from data.offline.episodes_tool import LENGTHS, TERMINATED, columns, parts, write
+from safetensors.torch import load_file, save_file
 
 from nervex.data.offline import FolderWriter, dataset_writer, folder, open_dataset
 from nervex.torch_utils.state_files import seal
@@ -69,6 +72,20 @@ def test_episodes_are_appended(tmp_path):
     with pytest.raises(DatasetError, match=r"episode 4: 'action' is float64 \[\]; expected int64 \[\]"):
         with FolderWriter(tmp_path / "set", append=True) as writer:
             writer.add(columns(4, 2, action=np.zeros(2)), True)
+    check(open_dataset(tmp_path / "set"))
+
+
+def test_one_writer_appends_at_a_time(tmp_path):
+    write(tmp_path / "set", LENGTHS[:2])
+    with FolderWriter(tmp_path / "set", append=True) as writer:
+        writer.add(columns(2, LENGTHS[2]), TERMINATED[2])
+        with pytest.raises(DatasetError, match=r"another writer is adding episodes to .*set; wait until it has ended"):
+            FolderWriter(tmp_path / "set", append=True)
+    for broken in (True, False):  # neither an error nor an end keeps the next one out
+        with contextlib.suppress(ZeroDivisionError):
+            with FolderWriter(tmp_path / "set", append=True) as writer:
+                writer.add(columns(3, LENGTHS[3]), TERMINATED[3])
+                1 / (not broken)
     check(open_dataset(tmp_path / "set"))
 
 
@@ -185,6 +202,20 @@ class TestDamage:
                 open_dataset(tmp_path / "set")
             file.write_bytes(good)
         check(open_dataset(tmp_path / "set"))
+
+    def test_a_part_of_nan_with_right_digests(self, tmp_path):
+        write(tmp_path / "set")
+        part, manifest = tmp_path / "set" / "part_00000.safetensors", tmp_path / "set" / "manifest.json"
+        tensors = load_file(part)
+        tensors["reward"][-1] = float("nan")
+        save_file(tensors, part)
+        content = json.loads(manifest.read_text())
+        del content["sha256"]
+        data = part.read_bytes()
+        content["parts"][0] |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        manifest.write_bytes(seal(content))
+        with pytest.raises(DatasetError, match=r"part_00000\.safetensors: 'reward' holds NaN or infinity"):
+            open_dataset(tmp_path / "set")
 
     def test_an_edited_manifest(self, tmp_path):
         write(tmp_path / "set")

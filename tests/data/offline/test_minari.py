@@ -1,5 +1,9 @@
 """HDF5 files of Minari's layout: what is read, and what is refused."""
 
+import re
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -131,3 +135,25 @@ class TestMinari:
         for act in (lambda: open_dataset(tmp_path / "a.hdf5"), lambda: MinariWriter(tmp_path / "b.hdf5")):
             with pytest.raises(MissingExtraError, match=r"pip install 'nervex\[offline\]'"):
                 act()
+
+
+def test_a_full_disk(tmp_path):
+    """The limit of a file's size stands for the disk; Python ignores the signal that comes with it."""
+    script = """
+import resource, sys
+import numpy as np
+from nervex.data.offline import MinariWriter
+from nervex.utils.errors import DatasetError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    with MinariWriter(sys.argv[1]) as writer:
+        for _ in range(100):
+            writer.add({"obs": np.zeros((201, 4)), "action": np.zeros(200), "reward": np.zeros(200)}, True)
+except DatasetError as e:
+    print("refused:", e)
+"""
+    path = tmp_path / "file.hdf5"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"refused: cannot write .*file\.hdf5 .*bytes free there\): File too large", done.stdout)
+    assert list(tmp_path.iterdir()) == []
