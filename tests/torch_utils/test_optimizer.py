@@ -1,4 +1,4 @@
-"""Adam, RMSprop and their guards against slow computations on plain floats."""
+"""Adam and its guards against slow computations on plain floats."""
 
 import copy
 import json
@@ -6,109 +6,23 @@ import math
 
 import pytest
 import torch
+from torch_utils.optimizer_tool import (
+    GUARDS,
+    KINDS,
+    OPTIONS,
+    SHAPES,
+    STEPS,
+    flat,
+    keywords,
+    make_gradients,
+    make_params,
+    run,
+    slow_adam,
+)
 
-from nervex.torch_utils.optimizer import Adam, RMSprop, grad_norm
+from nervex.torch_utils.optimizer import Adam, grad_norm
 from nervex.torch_utils.state_tree import decode_state, encode_state
 from nervex.utils.errors import CheckpointError, ConfigError
-
-torch.set_num_threads(1)
-_SHAPES = [(3,), (2, 2), ()]
-_STEPS = 14
-
-
-def make_gradients(seed=0, spikes=(4, 9)):
-    """One list of gradients per step, those of the steps in ``spikes`` a hundred times larger in one parameter."""
-    generator = torch.Generator().manual_seed(seed)
-    steps = [[torch.randn(s, generator=generator, dtype=torch.float64) for s in _SHAPES] for _ in range(_STEPS)]
-    for t in spikes:
-        steps[t][1] *= 100
-    return steps
-
-
-def make_params(dtype=torch.float64):
-    return [torch.nn.Parameter(torch.full(s, 0.5 + i, dtype=dtype)) for i, s in enumerate(_SHAPES)]
-
-
-def run(gradients, params=None, optimizer_class=Adam, **options):
-    """Returns all weights, flat, after stepping through ``gradients``, and the optimizer."""
-    params = params or make_params()
-    optimizer = optimizer_class(params, lr=0.1, **options)
-    for grads in gradients:
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g.clone()
-        optimizer.step()
-    return flat(params), optimizer
-
-
-def flat(tensors):
-    return [x for t in tensors for x in t.detach().reshape(-1).tolist()]
-
-
-def p_norm(xs, p):
-    return max(abs(x) for x in xs) if p == math.inf else sum(abs(x) ** p for x in xs) ** (1 / p)
-
-
-class SlowMoment:
-    """Running mean of squares, bias-corrected: written out, from the list of all that was seen."""
-
-    def __init__(self, decay):
-        self.decay, self.seen = decay, []
-
-    def root(self):
-        k = len(self.seen)
-        total = sum((1 - self.decay) * self.decay ** (k - 1 - i) * x * x for i, x in enumerate(self.seen))
-        return math.sqrt(total / (1 - self.decay**k))
-
-
-def slow_limits(kind, moments, g, *, value, coef, norm_type, timestep):
-    """Returns one limit per element, or one for the norm, and takes ``g`` into ``moments``."""
-    of_norm = kind.endswith("norm")
-    held = [p_norm(g, norm_type)] if of_norm else g
-    if "momentum" not in kind:
-        return [value] * len(held)
-    limits = []
-    for moment, x in zip(moments, held, strict=False):
-        limits.append(coef * moment.root() if len(moment.seen) >= max(timestep, 1) else math.inf)
-        moment.seen.append(x)
-    return limits
-
-
-def slow_adam(gradients, *, clip=None, ignore=None, clip_options=None, ignore_options=None, lr=0.1, b2=0.999):
-    """Adam on a flat list of floats, with the guards as the docstring of ``Adam`` states them."""
-    w = flat(make_params())
-    m, v, ignored = [0.0] * len(w), [0.0] * len(w), 0
-    clip_moments, ignore_moments = ([SlowMoment(b2) for _ in w] for _ in range(2))
-    for t, grads in enumerate(gradients, 1):
-        g = flat(grads)
-        clip_limits = clip and slow_limits(clip, clip_moments, g, **clip_options)
-        if ignore:
-            limits = slow_limits(ignore, ignore_moments, g, **ignore_options)
-            held = [p_norm(g, ignore_options["norm_type"])] if ignore.endswith("norm") else [abs(x) for x in g]
-            if any(x > limit for x, limit in zip(held, limits, strict=True)):
-                g, ignored = [0.0] * len(g), ignored + 1
-        if clip and clip.endswith("norm"):
-            norm = p_norm(g, clip_options["norm_type"])
-            g = [x * clip_limits[0] / norm if norm > clip_limits[0] else x for x in g]
-        elif clip:
-            g = [max(-limit, min(limit, x)) for x, limit in zip(g, clip_limits, strict=True)]
-        for i, x in enumerate(g):
-            m[i] = 0.9 * m[i] + 0.1 * x
-            v[i] = b2 * v[i] + (1 - b2) * x * x
-            w[i] -= lr * (m[i] / (1 - 0.9**t)) / (math.sqrt(v[i] / (1 - b2**t)) + 1e-8)
-    return w, ignored
-
-
-_OPTIONS = {"value": 0.7, "coef": 1.2, "norm_type": 2, "timestep": 3}
-_KINDS = ["value", "norm", "momentum", "momentum_norm"]
-
-
-def keywords(prefix, options):
-    return {
-        f"{prefix}_value": options["value"],
-        f"{prefix}_coef": options["coef"],
-        f"{prefix}_norm_type": options["norm_type"],
-        f"{prefix}_momentum_timestep": options["timestep"],
-    }
 
 
 def test_without_guards_it_is_torchs_adam():
@@ -133,42 +47,42 @@ def test_the_slow_twin_is_adam():
 
 
 @pytest.mark.parametrize("norm_type", [1, 2, 3, math.inf])
-@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_clip_against_the_slow_twin(kind, norm_type):
-    options = {**_OPTIONS, "norm_type": norm_type}
+    options = {**OPTIONS, "norm_type": norm_type}
     ours, _ = run(make_gradients(), grad_clip_type=f"clip_{kind}", **keywords("clip", options))
     assert ours == pytest.approx(slow_adam(make_gradients(), clip=f"clip_{kind}", clip_options=options)[0], abs=1e-10)
     assert ours != pytest.approx(run(make_gradients())[0], abs=1e-3)
 
 
 @pytest.mark.parametrize("norm_type", [1, 2, math.inf])
-@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ignore_against_the_slow_twin(kind, norm_type):
-    options = {**_OPTIONS, "value": 20.0, "coef": 3.5, "norm_type": norm_type}
+    options = {**OPTIONS, "value": 20.0, "coef": 3.5, "norm_type": norm_type}
     ours, optimizer = run(make_gradients(), grad_ignore_type=f"ignore_{kind}", **keywords("ignore", options))
     slow, ignored = slow_adam(make_gradients(), ignore=f"ignore_{kind}", ignore_options=options)
     assert ours == pytest.approx(slow, abs=1e-10)
-    assert int(optimizer.ignored_count) == ignored and 0 < ignored < _STEPS / 2
+    assert int(optimizer.ignored_count) == ignored and 0 < ignored < STEPS / 2
     assert ours != pytest.approx(run(make_gradients())[0], abs=1e-3)
 
 
-@pytest.mark.parametrize("clip", _KINDS)
-@pytest.mark.parametrize("ignore", _KINDS)
+@pytest.mark.parametrize("clip", KINDS)
+@pytest.mark.parametrize("ignore", KINDS)
 def test_both_guards_together(clip, ignore):
-    ignore_options = {**_OPTIONS, "value": 50.0, "coef": 4}
+    ignore_options = {**OPTIONS, "value": 50.0, "coef": 4}
     ours, _ = run(
         make_gradients(),
         betas=(0.9, 0.9),
         grad_clip_type=f"clip_{clip}",
         grad_ignore_type=f"ignore_{ignore}",
-        **keywords("clip", _OPTIONS),
+        **keywords("clip", OPTIONS),
         **keywords("ignore", ignore_options),
     )
     slow, _ = slow_adam(
         make_gradients(),
         clip=f"clip_{clip}",
         ignore=f"ignore_{ignore}",
-        clip_options=_OPTIONS,
+        clip_options=OPTIONS,
         ignore_options=ignore_options,
         b2=0.9,
     )
@@ -177,7 +91,7 @@ def test_both_guards_together(clip, ignore):
 
 @pytest.mark.parametrize("kind", ["clip_momentum", "clip_momentum_norm"])
 def test_momentum_clip_is_active_after_n_steps_and_not_before(kind):
-    constant = [[torch.ones(s, dtype=torch.float64) for s in _SHAPES] for _ in range(6)]
+    constant = [[torch.ones(s, dtype=torch.float64) for s in SHAPES] for _ in range(6)]
     for spike_at in range(6):
         for timestep in (0, 1, 3):
             gradients = copy.deepcopy(constant[: spike_at + 1])
@@ -203,14 +117,14 @@ def test_a_lasting_change_of_scale_is_followed():
     assert float(grad_norm(params)) == pytest.approx(1e4 * math.sqrt(8))
 
 
-@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("step", [0, 1, 6])
 def test_a_gradient_that_is_not_finite_is_ignored_and_forgotten(kind, bad, step):
     gradients = make_gradients(spikes=())
     broken = copy.deepcopy(gradients)
     broken[step][1][0, 1] = bad
-    options = {**_OPTIONS, "value": 1e6, "coef": 1e6}
+    options = {**OPTIONS, "value": 1e6, "coef": 1e6}
     ours, optimizer = run(broken, grad_ignore_type=f"ignore_{kind}", **keywords("ignore", options))
     assert int(optimizer.ignored_count) == 1
     zeroed = copy.deepcopy(gradients)
@@ -220,7 +134,7 @@ def test_a_gradient_that_is_not_finite_is_ignored_and_forgotten(kind, bad, step)
 
 
 def test_zero_gradients_pass_the_norm_clips():
-    zeros = [[torch.zeros(s, dtype=torch.float64) for s in _SHAPES]] * 5
+    zeros = [[torch.zeros(s, dtype=torch.float64) for s in SHAPES]] * 5
     for kind in ("clip_norm", "clip_momentum_norm", "clip_momentum", "clip_value"):
         ours, _ = run(zeros, grad_clip_type=kind, clip_value=1, clip_momentum_timestep=2)
         assert ours == flat(make_params())
@@ -252,18 +166,7 @@ def test_it_is_fused_where_torch_can():
     assert Adam(make_params(), lr=0.25).defaults["lr"] == 0.25
 
 
-_GUARDS = {
-    "grad_clip_type": "clip_momentum",
-    "clip_momentum_timestep": 3,
-    "clip_coef": 1.5,
-    "grad_ignore_type": "ignore_momentum_norm",
-    "ignore_momentum_timestep": 3,
-    "ignore_coef": 4,
-    "betas": (0.9, 0.95),
-}
-
-
-@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "optim_type": "adamw", "weight_decay": 0.1}, _GUARDS])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "optim_type": "adamw", "weight_decay": 0.1}, GUARDS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_saved_optimizer_goes_on_bit_for_bit(options, dtype):
     gradients = [[g.to(dtype) for g in step] for step in make_gradients()]
@@ -288,7 +191,7 @@ def test_a_saved_optimizer_goes_on_bit_for_bit(options, dtype):
 
 def test_a_copied_optimizer_keeps_its_guards():
     params = make_params()
-    _, optimizer = run(make_gradients(), params, **_GUARDS)
+    _, optimizer = run(make_gradients(), params, **GUARDS)
     clone = copy.deepcopy(optimizer)
     assert str(clone.state_dict()) == str(optimizer.state_dict())
     clone.step()
@@ -300,20 +203,20 @@ def test_state_of_torchs_adam_is_taken():
     for p in params:
         p.grad = torch.ones_like(p)
     plain.step()
-    ours = Adam(params, **_GUARDS)
+    ours = Adam(params, **GUARDS)
     ours.load_state_dict(plain.state_dict())
     assert ours.param_groups[0]["lr"] == 0.3 and ours.state[params[0]]["step"] == 1
 
 
 def test_state_of_another_optimizer_is_refused():
-    _, optimizer = run(make_gradients(), **_GUARDS)
+    _, optimizer = run(make_gradients(), **GUARDS)
     saved = optimizer.state_dict()
     with pytest.raises(CheckpointError, match=r"saved with grad_clip_type=clip_momentum, this one has None"):
         Adam(make_params()).load_state_dict(saved)
     with pytest.raises(CheckpointError, match=r"saved for 3 parameters, this one has 2"):
-        Adam(make_params()[:2], **_GUARDS).load_state_dict(saved)
+        Adam(make_params()[:2], **GUARDS).load_state_dict(saved)
     with pytest.raises(CheckpointError, match=r"parameter 1 of shape \(2, 2\), here it is \(\)"):
-        Adam([make_params()[i] for i in (0, 2, 1)], **_GUARDS).load_state_dict(saved)
+        Adam([make_params()[i] for i in (0, 2, 1)], **GUARDS).load_state_dict(saved)
 
 
 def test_a_closure_is_evaluated_before_the_guard():
@@ -380,141 +283,3 @@ def test_grad_norm():
     assert float(grad_norm(params)) == 5 and grad_norm(params).shape == ()
     assert float(grad_norm(params, norm_type=1)) == 13
     assert float(grad_norm(iter(params), norm_type=math.inf)) == 2
-
-
-def slow_rmsprop(gradients, *, eps_inside, centered, momentum, eps=0.01, alpha=0.9, lr=0.1, weight_decay=0.0):
-    """The equations of ``RMSprop`` on a flat list of floats."""
-    w = flat(make_params())
-    v, m, b = ([0.0] * len(w) for _ in range(3))
-    for grads in gradients:
-        for i, x in enumerate(flat(grads)):
-            g = x + weight_decay * w[i]
-            v[i] = alpha * v[i] + (1 - alpha) * g * g
-            m[i] = alpha * m[i] + (1 - alpha) * g
-            square = v[i] - m[i] ** 2 if centered else v[i]
-            d = math.sqrt(square + eps) if eps_inside else math.sqrt(square) + eps
-            b[i] = momentum * b[i] + g / d
-            w[i] -= lr * b[i]
-    return w
-
-
-_RMSPROP_GRID = [
-    {"momentum": momentum, "centered": centered, "weight_decay": weight_decay}
-    for momentum, centered, weight_decay in ((0, False, 0), (0.7, False, 0.1), (0, True, 0.1), (0.7, True, 0))
-]
-
-
-class TestRMSprop:
-    @pytest.mark.parametrize("options", _RMSPROP_GRID)
-    def test_with_eps_outside_of_the_root_it_is_torchs(self, options):
-        options = {"eps": 0.01, "alpha": 0.9, **options}
-        ours, _ = run(make_gradients(), optimizer_class=RMSprop, **options)
-        params = make_params()
-        reference = torch.optim.RMSprop(params, lr=0.1, foreach=False, **options)
-        for grads in make_gradients():
-            for p, g in zip(params, grads, strict=True):
-                p.grad = g.clone()
-            reference.step()
-        assert ours == pytest.approx(flat(params), abs=1e-12)
-
-    @pytest.mark.parametrize("eps_inside", [False, True])
-    @pytest.mark.parametrize("options", _RMSPROP_GRID)
-    def test_against_the_slow_twin(self, options, eps_inside):
-        ours, _ = run(make_gradients(), optimizer_class=RMSprop, eps=0.01, alpha=0.9, eps_inside=eps_inside, **options)
-        assert ours == pytest.approx(slow_rmsprop(make_gradients(), eps_inside=eps_inside, **options), abs=1e-12)
-        other, _ = run(
-            make_gradients(), optimizer_class=RMSprop, eps=0.01, alpha=0.9, eps_inside=not eps_inside, **options
-        )
-        assert ours != pytest.approx(other, abs=1e-3)
-
-    def test_the_floor_of_the_divisor(self):
-        """A first gradient far below ε moves by lr·g/√ε with ε inside of the root, by lr·g/ε outside."""
-        for eps_inside, divisor in ((True, 0.1), (False, 0.01)):
-            param = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-            optimizer = RMSprop([param], lr=1.0, eps=0.01, eps_inside=eps_inside)
-            param.grad = torch.full_like(param, 1e-6)
-            optimizer.step()
-            assert -param.item() == pytest.approx(1e-6 / divisor, rel=1e-3)
-
-    def test_a_constant_gradient_has_no_deviation(self):
-        """v − m² falls below 0 by rounding: without a floor that is not a number."""
-        param = torch.nn.Parameter(torch.zeros(64))
-        optimizer = RMSprop([param], alpha=0.5, centered=True)
-        for _ in range(60):
-            param.grad = torch.linspace(0.1, 3.3, 64)
-            optimizer.step()
-        assert torch.isfinite(param).all()
-
-    @pytest.mark.parametrize("kind", _KINDS)
-    def test_it_has_the_guards(self, kind):
-        """What the guards leave of a gradient is the same under both optimizers, when their decays are."""
-        for prefix, option in (("clip", "grad_clip_type"), ("ignore", "grad_ignore_type")):
-            left = {}
-            for cls, decay in ((Adam, {"betas": (0.9, 0.95)}), (RMSprop, {"alpha": 0.95})):
-                params = make_params()
-                optimizer = cls(params, **{option: f"{prefix}_{kind}"}, **keywords(prefix, _OPTIONS), **decay)
-                left[cls] = []
-                for grads in make_gradients():
-                    for p, g in zip(params, grads, strict=True):
-                        p.grad = g.clone()
-                    optimizer.step()
-                    left[cls] += flat([p.grad for p in params])
-            assert left[Adam] == left[RMSprop] != flat([g for grads in make_gradients() for g in grads])
-
-    @pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "centered": True, "eps_inside": True}])
-    def test_a_saved_one_goes_on_bit_for_bit(self, options):
-        options = {**options, **{k: v for k, v in _GUARDS.items() if k != "betas"}}
-        gradients = make_gradients()
-        whole_params, params = make_params(), make_params()
-        run(gradients, whole_params, RMSprop, **options)
-        _, first = run(gradients[:7], params, RMSprop, **options)
-        structure, tensors = encode_state(first.state_dict())
-        second = RMSprop(params, lr=9.0, **options)
-        second.load_state_dict(decode_state(json.loads(json.dumps(structure)), tensors))
-        for grads in gradients[7:]:
-            for p, g in zip(params, grads, strict=True):
-                p.grad = g.clone()
-            second.step()
-        assert all(torch.equal(a, b) for a, b in zip(params, whole_params, strict=True))
-        assert str(copy.deepcopy(second).state_dict()) == str(second.state_dict())
-
-    def test_state_of_torchs_rmsprop_is_taken(self):
-        params = make_params()
-        plain = torch.optim.RMSprop(params, lr=0.3)
-        for p in params:
-            p.grad = torch.ones_like(p)
-        plain.step()
-        ours = RMSprop(params, eps_inside=True, **{k: v for k, v in _GUARDS.items() if k != "betas"})
-        ours.load_state_dict(plain.state_dict())
-        ours.step()
-        assert ours.param_groups[0]["lr"] == 0.3 and ours.param_groups[0]["eps_inside"] is True
-        with pytest.raises(CheckpointError, match=r"parameter 1 of shape \(2, 2\), here it is \(\)"):
-            RMSprop([make_params()[i] for i in (0, 2, 1)]).load_state_dict(plain.state_dict())
-
-    def test_groups_hooks_and_closures(self):
-        params = make_params()
-        optimizer = RMSprop([{"params": params[:2]}, {"params": [params[2]], "lr": 0.5}], lr=0.1, eps=0.0)
-        calls = []
-        optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
-
-        def closure():
-            for p in (params[0], params[2]):
-                p.grad = torch.full_like(p, 2.0)
-            return 7.0
-
-        assert optimizer.step(closure) == 7.0 and calls == ["pre"]
-        assert flat(params) == pytest.approx([-0.5] * 3 + [1.5] * 4 + [2.5 - 5])  # lr·g/√(0.01·g²)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"alpha": 1.0}, "RMSprop: alpha is 1.0, expected less than 1"),
-            ({"momentum": -0.1}, "RMSprop: momentum is -0.1, expected at least 0"),
-            ({"lr": float("nan")}, "RMSprop: lr is nan, expected at least 0"),
-            ({"grad_clip_type": "clip_nrom"}, "unknown grad_clip_type 'clip_nrom'; did you mean 'clip_norm'?"),
-        ],
-    )
-    def test_bad_options_are_named(self, options, message):
-        with pytest.raises(ConfigError) as e:
-            RMSprop(make_params(), **options)
-        assert message in str(e.value)
