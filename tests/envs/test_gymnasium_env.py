@@ -7,7 +7,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from envs.gymnasium_tool import inner, make, run_episode
+from envs.gymnasium_tool import ScaleObservation, inner, make, run_episode
 from gymnasium import spaces
 
 from nervex import envs
@@ -192,7 +192,7 @@ def test_wrong_action():
 
 
 def test_wrappers_are_applied_in_order():
-    own = f"{__name__}:ScaleObservation"
+    own = f"{ScaleObservation.__module__}:ScaleObservation"
     limit = {"type": "TimeLimit", "max_episode_steps": 9}
     env = make(wrappers=[limit, "TimeAwareObservation", "FlattenObservation"])
     assert env.info().obs_space.shape == 3

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -34,12 +33,14 @@ from nervex.data.offline.episodes import (
 from nervex.torch_utils.state_files import seal
 from nervex.torch_utils.tensor_file import HashingFile, TensorFile
 from nervex.torch_utils.tensor_header import read_tensor_heads
-from nervex.utils.errors import CheckpointError, DatasetError
+from nervex.utils.errors import CheckpointError, DatasetError, LockTimeoutError
 from nervex.utils.files import DISK, FileLayer, atomic_write_bytes, temporary_name, write_failure
+from nervex.utils.lock_helper import LockContext, LockContextType
 
 MANIFEST = "manifest.json"
 KIND, VERSION = "nervex data set", 1
 _PART_BYTES = 64 << 20
+_LOCK_WAIT_S = 0.1
 _CHECKED_ROWS = 1 << 16  # at a time
 _PART_NAME = re.compile(r"part_\d{5,}\.safetensors")
 
@@ -77,7 +78,7 @@ class FolderWriter(EpisodeWriter):
         self._held: list[dict[str, np.ndarray]] = []
         self._held_bytes = 0
         self._ends: list[bool] = []
-        self._lock = filelock.FileLock(self._path / ".append.lock", thread_local=False)
+        self._lock = contextlib.ExitStack()
         if append:
             read_manifest(self._path)  # a folder of something else gets no lock
             self._take()
@@ -98,9 +99,10 @@ class FolderWriter(EpisodeWriter):
 
     def _take(self) -> None:
         """Keeps other writers, of this process and others, from adding to the folder meanwhile."""
+        lock = LockContext(LockContextType.PROCESS_LOCK, self._path / ".append.lock", _LOCK_WAIT_S)
         try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as e:
+            self._lock.enter_context(lock)
+        except LockTimeoutError as e:
             raise DatasetError(f"another writer is adding episodes to {self._path}; wait until it has ended") from e
         except OSError as e:
             raise DatasetError(f"cannot add to the data set {self._path}: {e.strerror} ({e.filename})") from e
@@ -121,7 +123,7 @@ class FolderWriter(EpisodeWriter):
         except BaseException:
             self._discard()
             raise
-        self._lock.release()
+        self._lock.close()
 
     def _complete(self) -> None:
         if self._episode_num == 0:
@@ -167,7 +169,7 @@ class FolderWriter(EpisodeWriter):
     def _discard(self) -> None:
         if self._folder != self._path and self._folder.exists():
             self._files.remove_tree(self._folder)
-        self._lock.release()
+        self._lock.close()
 
 
 def read_folder(path: Path, verify: bool = True) -> OfflineData:
