@@ -1,15 +1,18 @@
 """nerveX: any job that trains, through ``serial_pipeline`` and a shipped recipe with the job's settings put over it."""
 
 import contextlib
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from driver import Clock, Solved, emit, settings
 
 from nervex.config.source import apply_overrides, read_source
 from nervex.entry import serial_pipeline
 from nervex.entry.catalog import find_config
+from nervex.torch_utils.precision import autocast_dtype
 from nervex.worker import LearnerHook
 from nervex.worker.monitor.sink import MetricRow, MetricSink
 
@@ -92,7 +95,11 @@ ALGORITHMS = {"sac": actor_critic, "td3": actor_critic, "dqn": dqn, "ppo": ppo}
 
 
 def overrides(given: dict[str, Any]) -> Overrides:
-    """Returns what the job puts over the recipe."""
+    """Returns what the job puts over the recipe; ends the process where this processor would compute in another
+    precision than is asked for, which would be a figure under a wrong name."""
+    if "policy.learn.precision=bf16" in given.get("overrides", []):
+        if autocast_dtype("bf16", torch.device("cpu")) is None:
+            sys.exit("not measured: this processor has no bfloat16 instructions")
     return [*ALGORITHMS[given["algorithm"]](given), *common(given)]
 
 
