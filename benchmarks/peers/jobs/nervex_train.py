@@ -97,9 +97,9 @@ ALGORITHMS = {"sac": actor_critic, "td3": actor_critic, "dqn": dqn, "ppo": ppo}
 def overrides(given: dict[str, Any]) -> Overrides:
     """Returns what the job puts over the recipe; ends the process where this processor would compute in another
     precision than is asked for, which would be a figure under a wrong name."""
-    if "policy.learn.precision=bf16" in given.get("overrides", []):
-        if autocast_dtype("bf16", torch.device("cpu")) is None:
-            sys.exit("not measured: this processor has no bfloat16 instructions")
+    in_bf16 = "policy.learn.precision=bf16" in given.get("overrides", [])
+    if in_bf16 and autocast_dtype("bf16", torch.device("cpu")) is None:
+        sys.exit("this processor has no bfloat16 instructions")
     return [*ALGORITHMS[given["algorithm"]](given), *common(given)]
 
 
