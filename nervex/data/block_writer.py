@@ -29,7 +29,7 @@ class BlockWriter:
         self._left = min_blocks
         self._table: ColumnTable | None = None
         self._plan: KeyPlan = []
-        self._everyone = np.arange(storage.lane_num)
+        self._everyone = np.arange(storage.lane_num).tobytes()
 
     def write(self, columns: Columns, lane_id: Any) -> tuple[np.ndarray, int] | None:
         """Writes a block.
@@ -52,7 +52,7 @@ class BlockWriter:
             return None
         row_num = len(leaves[0])
         start = storage.next_start(row_num)
-        if start is None or not isinstance(lane_id, np.ndarray) or not np.array_equal(lane_id, self._everyone):
+        if start is None or not self._is_everyone(lane_id):
             return None
         num = row_num * storage.lane_num
         slots = np.arange(start, start + num)
@@ -103,6 +103,9 @@ class BlockWriter:
             if not x.is_contiguous():
                 leaves[k] = x.contiguous()
         return row_num > 0
+
+    def _is_everyone(self, lane_id: Any) -> bool:
+        return isinstance(lane_id, np.ndarray) and lane_id.dtype == np.int64 and lane_id.tobytes() == self._everyone
 
     def _write_others(self, start: int, slots: np.ndarray, leaves: list[Any]) -> None:
         """Writes the columns that are not in the record: those of large rows."""

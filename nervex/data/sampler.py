@@ -123,8 +123,9 @@ class PrioritizedSampler:
     def added(self, storage: RowStorage, window: Window, slot: np.ndarray) -> None:
         self.priorities.remove(slot)
         before = [storage.step(slot, -i) for i in range(1, window.lookahead + 1)]
-        candidate = np.unique(np.concatenate([slot, *before]))
-        candidate = candidate[storage.begins(candidate)]
+        candidate = np.concatenate([slot, *before])  # some twice, which changes nothing
+        if storage.stride > 1:
+            candidate = candidate[storage.begins(candidate)]
         candidate = candidate[self.priorities.tree[candidate] == 0]
         plan = window.plan(storage, candidate)
         self.priorities.enter(candidate[plan.ok & (storage.use_count[candidate] == 0)])

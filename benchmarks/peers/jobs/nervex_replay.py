@@ -11,10 +11,10 @@ from nervex.data import NStepWindow, Replay
 PACKAGES = ("nervex", "torch", "numpy")
 
 
-def columns(given: dict[str, Any], time: int) -> dict[str, torch.Tensor]:
-    """Returns rows [time, env_num, ...] as an actor hands them on."""
+def columns(given: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns a row of every lane, [1, env_num, ...], as an actor hands it on."""
     num, generator = given["env_num"], torch.Generator().manual_seed(0)
-    shape = (time, num)
+    shape = (1, num)
     return {
         "obs": torch.randn(*shape, given["obs_dim"], generator=generator),
         "action": torch.randn(*shape, given["action_dim"], generator=generator),
@@ -23,19 +23,18 @@ def columns(given: dict[str, Any], time: int) -> dict[str, torch.Tensor]:
         "terminated": torch.zeros(shape, dtype=torch.bool),
         "truncated": torch.zeros(shape, dtype=torch.bool),
         "policy_version": torch.zeros(shape, dtype=torch.long),
-        "lane_id": torch.arange(num).expand(shape),
+        "lane_id": torch.arange(num)[None],
         "episode_id": torch.zeros(shape, dtype=torch.long),
-        "episode_step": torch.arange(time)[:, None].expand(shape),
+        "episode_step": torch.zeros(shape, dtype=torch.long),
     }
 
 
 def measure(given: dict[str, Any], capacity: int, sampler: str) -> None:
     """Fills a replay and prints its figures."""
     replay = Replay({"meta_maxlen": capacity, "sampler": sampler}, given["env_num"], NStepWindow(1, 0.99))
-    block, lanes = columns(given, 500), np.arange(given["env_num"])
-    while replay.count < capacity - 500 * given["env_num"]:
-        replay.push_data(block, lanes)
-    row, size = columns(given, 1), given["batch_size"]
+    row, lanes, size = columns(given), np.arange(given["env_num"]), given["batch_size"]
+    for _ in range(max(capacity // given["env_num"], 10_000)):  # as in a long run: from then on they are compiled
+        replay.push_data(row, lanes)
     title = f"{'' if sampler == 'uniform' else 'prioritized, '}{capacity:,} rows: "
     calls = {f"add {given['env_num']}": lambda: replay.push_data(row, lanes)}
     if sampler == "uniform":
