@@ -60,7 +60,7 @@ def compared(ledger: Path) -> dict:
 
 def draw(data: OfflineData, path: Path) -> None:
     """Draws the histogram of returns, part upon part."""
-    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ends = np.cumsum([part["episodes"] for part in data.info["collect"]])
@@ -70,7 +70,7 @@ def draw(data: OfflineData, path: Path) -> None:
     axes.set_xlabel("episode return")
     axes.set_ylabel("episodes")
     axes.set_title(f"{Path(str(data.path)).name}: {data.episode_num} episodes", loc="left")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)
     figure.savefig(path, dpi=150, facecolor="white")
 
 
