@@ -49,9 +49,11 @@ def _module(value: nn.Module) -> nn.Module:
 
 
 def _blank(value: Any) -> Any:
-    """Returns a copy of an object whose plain attributes are zeros; None if it has none, or cannot be copied."""
+    """Returns a copy of an object whose plain attributes are zeros, and whose functions return zeros; None if it has no
+    such attribute, or cannot be copied."""
     plain = torch.Tensor | np.ndarray | dict | list | tuple | int | float | str
-    attributes = {k: zeros(v) for k, v in getattr(value, "__dict__", {}).items() if isinstance(v, plain)}
+    held = getattr(value, "__dict__", {}).items()
+    attributes = {k: zeros(v) for k, v in held if isinstance(v, plain) or inspect.isroutine(v)}
     try:
         blank = copy.copy(value) if attributes else None
     except TypeError:

@@ -12,6 +12,7 @@ from torch import nn
 from nervex.data.lanes import LaneBlock
 from nervex.data.replay import Replay
 from nervex.data.window import NStepWindow
+from nervex.envs import BaseEnvTimestep
 from nervex.policy import POLICY_REGISTRY, DQNPolicy, Policy, create_policy, register_policy
 
 
@@ -190,6 +191,15 @@ class TestActing:
         obs = torch.randn(600, 4)
         best = policy.model(obs)["logit"].argmax(dim=1)
         assert (act(policy.eval_mode, obs)["action"] != best).float().mean().item() == pytest.approx(1 / 3, abs=0.07)
+
+    def test_a_row_holds_what_was_seen_done_and_gained(self):
+        obs, output = torch.randn(2, 4), {"action": torch.tensor([2, 1]), "logit": torch.randn(2, 3)}
+        flags = torch.zeros(2, dtype=torch.bool)
+        timestep = BaseEnvTimestep(torch.randn(2, 4), torch.tensor([1.5, -2.0]), flags, {})
+        row = DQNPolicy(dqn_config()).collect_mode.process_transition(obs, output, timestep)
+        assert set(row) == {"obs", "action", "reward"}
+        assert all(torch.equal(row[k], v) for k, v in
+                   {"obs": obs, "action": output["action"], "reward": timestep.reward}.items())  # fmt: skip
 
     def test_a_mapping_of_lanes(self):
         policy = DQNPolicy(dqn_config())

@@ -11,7 +11,7 @@ from easydict import EasyDict
 from nervex.data.window import NStepWindow
 from nervex.envs.base_env import EnvElementInfo, spec_tree
 from nervex.rl_utils.adder import Adder
-from nervex.utils.errors import ConfigError, NumericalError, SpecError
+from nervex.utils.errors import ConfigError, EnvFault, NumericalError, SpecError
 from nervex.worker.actor.env_manager.env_runner import episode_seed
 from nervex.worker.actor.serial_actor import BaseSerialActor, random_action
 
@@ -54,6 +54,16 @@ def test_every_row_of_every_lane_once(managed, manager, traj_len):
         assert set(sink.shapes) == {(3, 3)}
     if (manager, traj_len) == ("out_of_step", 1):
         assert {width for _, width in sink.shapes} == {1, 2, 3}
+
+
+def test_the_env_manager_is_the_given_one_until_it_is_closed(managed):
+    manager = make_manager()
+    actor, _ = managed(manager)
+    assert actor.env is manager
+    actor.generate_data(n_sample=8)
+    actor.close()
+    with pytest.raises(EnvFault, match="the env manager does not run: it was closed"):
+        actor.generate_data(n_sample=8)
 
 
 def test_n_episode(managed):
