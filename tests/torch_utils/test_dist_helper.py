@@ -90,7 +90,7 @@ def test_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert utils.dist_init(backend="gloo", timeout_s=60) == (0, 1)
     try:
         for group in (utils.get_group(1), utils.simple_group_split(1, 0, 1)):
-            assert dist.get_process_group_ranks(group) == [0]
+            assert group is not None and dist.get_process_group_ranks(group) == [0]
         assert utils.allreduce(torch.tensor([3.0])).tolist() == [3]
         utils.dist_finalize()
         assert not dist.is_initialized()

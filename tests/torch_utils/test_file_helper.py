@@ -162,7 +162,7 @@ def test_wrong_use_is_one_clear_sentence(call: Any, error: type, message: str) -
 
 
 def test_without_s3fs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    assert try_import_ceph().__name__ == "S3FileSystem"
+    assert try_import_ceph() is fsspec.get_filesystem_class("s3")
 
     def missing(*args: Any, **kwargs: Any) -> None:
         raise ImportError("Install s3fs to access S3")
