@@ -26,7 +26,9 @@ from nervex.utils.files import atomic_write_text, is_temporary, write_failure
 from nervex.worker.monitor.run_folder import versions
 
 SCHEMA = 1
-_FREE_KEYS = ("seed", "common", "torch_threads", "learner/log_freq", "learner/save_freq")
+_FREE_KEYS = (
+    "seed", "common", "torch_threads", "learner/log_freq", "learner/save_freq", "learner/check_finite_freq",
+)  # fmt: skip
 _EXTRAS = ("mujoco", "ale-py", "envpool")
 
 
@@ -167,8 +169,8 @@ def by_peer(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Returns 16 hexadecimal digits that change with whatever may change a result: all keys of the resolved
-    configuration but the seed, names, threads, and how often it is logged and saved. Of a ``.py`` file among the
-    ``import_names`` only the name counts, so that two machines agree."""
+    configuration but the seed, names, threads, and how often it is logged, saved and searched for NaN. Of a ``.py``
+    file among the ``import_names`` only the name counts, so that two machines agree."""
     text = json.dumps(hashed_keys(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -277,6 +277,8 @@ def _train(compiled: CompiledConfig, parts: SerialParts, stretch: Stretch, path:
             return run.run()
         except Over:
             return None
+        finally:
+            run.settle()  # or the folder would be removed while a checkpoint is written to it
 
 
 def _profile(compiled: CompiledConfig, parts: SerialParts, stretch: Stretch) -> Profile:

@@ -22,6 +22,7 @@ from nervex.entry import bench_learn as module
 from nervex.entry import serial_pipeline
 from nervex.entry.bench_learn import bench_learn, write_tables
 from nervex.entry.catalog import find_config
+from nervex.entry.compile_config import compile_config
 from nervex.entry.ledger import Point, Record, config_hash, differences, read_ledger, read_record, recipes, write_record
 from nervex.entry.ledger_table import all_table, recipe_table
 from nervex.entry.plot_ledger import common_grid, draw_records, seed_curve
@@ -217,11 +218,22 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole: Path, tmp_p
 def test_config_hash_changes_with_what_matters() -> None:
     config = {"seed": 1, "common": {"name": "a"}, "learner": {"log_freq": 1, "hook": {}}, "max_env_step": float("inf"),
               "policy": {"import_names": ["/home/me/mine.py", "nervex.policy.dqn"]}}  # fmt: skip
-    same = {"seed": 2, "common": {"name": "b"}, "learner": {"log_freq": 9, "hook": {}}, "max_env_step": "inf",
-            "policy": {"import_names": ["/home/you/mine.py", "nervex.policy.dqn"]}}  # fmt: skip
+    same = {"seed": 2, "common": {"name": "b"}, "learner": {"log_freq": 9, "check_finite_freq": 5, "hook": {}},
+            "max_env_step": "inf", "policy": {"import_names": ["/home/you/mine.py", "nervex.policy.dqn"]}}  # fmt: skip
     assert config_hash(config) == config_hash(same)
     for key, value in (("max_env_step", 5), ("policy", {"import_names": []}), ("new", None)):
         assert config_hash({**config, key: value}) != config_hash(config), key
+
+
+def test_the_ledger_that_is_shipped_is_of_the_recipes_as_they_are() -> None:
+    """A committed seed of another configuration would be refused instead of found."""
+    ledger, changed = Path(__file__).parents[2] / "benchmarks" / "ledger", {}
+    for name in recipes(ledger):
+        now = compile_config(read_source(find_config(name)))
+        for record in read_ledger(ledger, name):
+            if not record.peer and (found := differences(record.config, now.cfg.to_dict())):
+                changed[f"{name} {record.seed}"] = found
+    assert changed == {}
 
 
 def test_a_key_of_a_later_version_makes_no_other_configuration() -> None:

@@ -15,6 +15,7 @@ from nervex.entry.compile_config import compile_config
 from nervex.entry.profile import PARTS, Profile, Stretch, profile_config
 from nervex.entry.serial_entry import serial_pipeline
 from nervex.entry.serial_parts import build_parts
+from nervex.entry.serial_run import SerialRun
 from nervex.utils.errors import ConfigError
 
 SMALL = ["env.actor_env_num=4", "env.evaluator_env_num=1", "evaluator.n_episode=1", "evaluator.eval_freq=10",
@@ -88,6 +89,14 @@ def test_policies_that_learn_from_rollouts() -> None:
     profile = profile_config(apply_overrides(read_source(find_config("cartpole_a2c")), small), 128)
     assert profile.env_step >= 128 and profile.shares["replay"].calls > 0
     assert profile.limit.update_products > profile.limit.act_products > 0
+
+
+def test_the_folder_goes_when_nothing_is_written_to_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[bool] = []
+    settle = SerialRun.settle
+    monkeypatch.setattr(SerialRun, "settle", lambda run: (settle(run), settled.append(run.folder.path.is_dir())))
+    profile_config(source("learner.save_freq=1"), 40)
+    assert settled == [True]
 
 
 def test_a_native_vector_is_the_limit_of_its_run() -> None:
