@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nervex.agent.plugin import PLUGIN_REGISTRY, AgentPlugin, Forward
+from nervex.agent.runtime_plugins import GradPlugin
+from nervex.torch_utils.captured import CapturedFunction
 from nervex.utils.errors import ConfigError, did_you_mean
 from nervex.utils.tree import tree_map
 
@@ -50,6 +52,7 @@ class BaseAgent:
         self._frozen = False
         self._forward: Forward = self._model_forward
         self._autocast: torch.dtype | None = None
+        self.captured: CapturedFunction | None = None
 
     def add_plugin(self, name: str, **kwargs: Any) -> None:
         """Wraps the forward with the registered plugin ``name``.
@@ -65,6 +68,7 @@ class BaseAgent:
         plugin.bind(self.model)
         self.plugins[name] = plugin
         self._forward = plugin.wrap(self._forward)
+        self.captured = None
         if plugin.frozen:
             self._train, self._frozen = False, True
 
@@ -78,12 +82,27 @@ class BaseAgent:
         """
         if not (isinstance(data, Mapping) and "obs" in data):
             data = {"obs": data}
-        if self.model.training is not self._train:
-            self.model.train(self._train)
         param = {**(param or {}), **kwargs}
+        if self.captured is not None:
+            param.pop("data_id", None)
+            numbers = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for k, v in param.items()}
+            return self.captured((dict(data), numbers, self._train, self._autocast))  # type: ignore[no-any-return]
         if "data_id" in param:
             param["data_id"] = _lane_index(param["data_id"])
-        return self._forward(dict(data), param)
+        return self._run((data, param, self._train, self._autocast))
+
+    def capture(self) -> None:
+        """Lets the forward be played from a tape of its kernels where it is a function of tensors without gradients: on
+        a CPU, with plugins that keep nothing."""
+        grad = self.plugins.get("grad")
+        if isinstance(grad, GradPlugin) and not grad.enable_grad and all(p.is_function for p in self.plugins.values()):
+            self.captured = CapturedFunction(self._run, [self.model])
+
+    def _run(self, given: tuple[Any, ...]) -> dict[str, Any]:
+        data, param, train, _ = given
+        if self.model.training is not train:
+            self.model.train(train)
+        return self._forward(dict(data), dict(param))
 
     def mode(self, train: bool) -> None:
         """Chooses train or eval mode for every following forward; a frozen agent (a teacher) stays in eval mode."""
@@ -152,6 +171,15 @@ class Agent:
     def model(self) -> nn.Module:
         """The main model."""
         return self._agents["main"].model
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The models of all sub-agents."""
+        return [agent.model for agent in self._agents.values()]
+
+    def capture(self) -> None:
+        """Lets the main agent's forward be played from a tape, see :meth:`BaseAgent.capture`."""
+        self._agents["main"].capture()
 
     def add_model(self, name: str, model: nn.Module | None = None, **kwargs: Any) -> None:
         """Adds the sub-agent ``name`` (``'target'`` or ``'teacher'``); its model is a copy of the main one unless

@@ -32,6 +32,9 @@ class AgentPlugin:
 
     #: whether the agent's model stays in eval mode whatever ``mode`` is asked for
     frozen = False
+    #: whether the wrapped forward is a function of tensors: it keeps nothing, does not look at ``data_id``, and
+    #: branches on nothing but shapes and its own arguments
+    is_function = False
 
     def bind(self, model: nn.Module) -> None:
         """Called once, when the plugin is added to an agent that holds ``model``."""

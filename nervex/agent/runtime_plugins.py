@@ -19,11 +19,13 @@ class GradPlugin(AgentPlugin):
         enable_grad: record gradients.
     """
 
+    is_function = True
+
     def __init__(self, enable_grad: bool) -> None:
-        self._enable_grad = enable_grad
+        self.enable_grad = enable_grad
 
     def wrap(self, forward: Forward) -> Forward:
-        context = torch.enable_grad if self._enable_grad else torch.no_grad
+        context = torch.enable_grad if self.enable_grad else torch.no_grad
 
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
             with context():

@@ -34,6 +34,8 @@ def _masked(output: dict[str, Any], mask: Any) -> Logit:
 class ArgmaxSamplePlugin(AgentPlugin):
     """The likeliest action: that of the largest logit, or μ."""
 
+    is_function = True
+
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
             output = forward(data, param)
@@ -45,6 +47,8 @@ class ArgmaxSamplePlugin(AgentPlugin):
 
 class MultinomialSamplePlugin(AgentPlugin):
     """An action drawn from the distribution of the logits; its log-probability is added as ``logp``, float [b]."""
+
+    is_function = True
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +66,8 @@ class EpsGreedySamplePlugin(AgentPlugin):
 
     ``eps`` is a keyword of the agent's forward: a number, or one per lane, float [b]. Every lane draws for itself.
     """
+
+    is_function = True
 
     def wrap(self, forward: Forward) -> Forward:
         def run(data: dict[str, Any], param: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nervex.config.schema import build
 from nervex.config.source import ConfigSource
 from nervex.model.normalized import NormalizedModel, RewardScale
 from nervex.policy.config import OpenPolicyConfig, PolicyConfig
+from nervex.torch_utils.captured import CapturedFunction
 from nervex.torch_utils.compiled import CompiledFunction, tensor_functions
 from nervex.torch_utils.device import to_device
 from nervex.torch_utils.lr_schedule import LRSchedule
@@ -117,6 +118,8 @@ class Policy(ABC):
         self._lr_schedule = self._build_lr_schedule() if "learn" in self._enabled else None
         if self._cfg.learn.get("precision", "fp32") == "bf16":
             self._autocast()
+        if self._device.type == "cpu" and self._cfg.learn.get("capture", True):
+            self._capture()
         if "learn" in self._enabled and self._cfg.learn.get("compile", False):
             self._compile()
 
@@ -166,6 +169,19 @@ class Policy(ABC):
             agent = getattr(self, name, None)
             if isinstance(agent, Agent):
                 agent.autocast(dtype)
+
+    def _capture(self) -> None:
+        """Lets the methods that are functions of tensors, and the agents that act, be played from tapes."""
+        parts = vars(self).values()
+        modules = [part for part in parts if isinstance(part, torch.nn.Module)]
+        modules += [model for part in parts if isinstance(part, Agent) for model in part.models]
+        optimizers = [part for part in parts if isinstance(part, GuardedOptimizer)]
+        learns = "learn" in self._enabled and not self._cfg.learn.get("compile", False)
+        for name in tensor_functions(type(self)) if learns else ():
+            setattr(self, name, CapturedFunction(getattr(self, name), modules, optimizers, holder=self))
+        for agent in [getattr(self, name, None) for name in ("_collect_agent", "_eval_agent")]:
+            if isinstance(agent, Agent):
+                agent.capture()
 
     def _compile(self) -> None:
         """Puts compiled functions in the place of the methods that are functions of tensors."""

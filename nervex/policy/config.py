@@ -55,6 +55,10 @@ class LearnConfig:
         "fp32",
         doc="of the network's products; medium: by another library, where that is found as exact; weights stay float32",
     )
+    capture: bool = option(
+        True, doc="on a CPU, play back the kernels of updates and of acting in place of their Python: the same bits; "
+        "false to step through the code"
+    )  # fmt: skip
     compile: bool = option(
         False, doc="compile whole updates: seconds before the first one, then less for each (needs a C++ compiler)"
     )

@@ -109,6 +109,11 @@ class GradGuard:
         """Whether a guard keeps running means, whose correction counts gradients in Python."""
         return any(guard is not None and guard.running for guard in self._guards().values())
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What :meth:`guard` writes to, where it does not count."""
+        return [] if self._ignore is None else [self.ignored_count]
+
     def apply(self, params: Sequence[Tensor]) -> None:
         """Guards the gradients of ``params`` in place, see :meth:`guard`."""
         self.guard([p.grad for p in params])
@@ -131,14 +136,16 @@ class GradGuard:
             exceeded = self._ignore.exceeded(grads, self._ignore.limits(index, grads))
             for grad in grads:
                 grad.masked_fill_(exceeded, 0)  # a product would leave inf * 0
-            self.ignored_count = self.ignored_count.to(exceeded.device) + exceeded
+            if self.ignored_count.device != exceeded.device:
+                self.ignored_count = self.ignored_count.to(exceeded.device)
+            self.ignored_count.add_(exceeded)
         if self._clip is not None and clip_limits is not None:
             self._clip.shorten(grads, clip_limits)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the running means and ``ignored_count`` as a state tree."""
         state = {name: None if guard is None else guard.state_dict() for name, guard in self._guards().items()}
-        return {**state, "ignored_count": self.ignored_count}
+        return {**state, "ignored_count": self.ignored_count.clone()}
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError when ``state`` is that of other guards."""
@@ -152,7 +159,7 @@ class GradGuard:
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Takes over a state, on the parameters' device."""
         self.check_state(state)
-        self.ignored_count = state["ignored_count"]
+        self.ignored_count = state["ignored_count"].clone()
         for name, guard in self._guards().items():
             if guard is not None:
                 guard.load_state_dict(state[name], device)

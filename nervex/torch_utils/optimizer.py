@@ -35,7 +35,8 @@ class GuardedOptimizer(torch.optim.Optimizer):
     """
 
     _guard: GradGuard
-    _groups: list["_Group"] | None = None  # what compiled code reads; None: to be made
+    _groups: list["_Group"] | None = None  # what descend() reads; None: to be made
+    _state_tensors: list[Tensor] | None = None
 
     @property
     def counts(self) -> bool:
@@ -60,7 +61,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._guard.apply([p for group in self.param_groups for p in group["params"] if p.requires_grad])
+        self._guard.apply(self.trained)
         self._update()
         return loss
 
@@ -68,29 +69,55 @@ class GuardedOptimizer(torch.optim.Optimizer):
         """Makes one step down the gradient of ``loss`` (0-d) to the parameters of this optimizer.
 
         No other gradient is computed: those of a critic's weights, through which an actor's loss goes, would cost as
-        much as the actor's own. Compiled code that calls it needs :meth:`prepare` before each call.
+        much as the actor's own. Afterwards they are the parameters' ``grad``, as the guards have left them, unless the
+        code is compiled. Compiled code that calls it needs :meth:`prepare` before each call.
         """
         if torch.compiler.is_compiling():
-            self._descend_traced(loss)
+            self._descend(loss, self._update_traced)
             return
-        params = [p for group in self.param_groups for p in group["params"]]
-        for p in params:
-            p.grad = None  # zero_grad() does no more, but asks the profiler first
-        loss.backward(inputs=[p for p in params if p.requires_grad])
-        self.step()
+        if self.hooked:
+            trained = self.trained
+            for p in trained:
+                p.grad = None
+            loss.backward(inputs=trained)
+            self.step()
+            return
+        self.prepare()
+        for p, grad in zip(*self._descend(loss, self._step_group), strict=True):
+            p.grad = grad
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters that are not frozen."""
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    @property
+    def hooked(self) -> bool:
+        """Whether functions of others are to run before or after a step."""
+        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
+
+    def state_tensors(self) -> list[Tensor]:
+        """Returns the tensors that :meth:`descend` reads and writes; the same list until they are others."""
+        self.prepare()
+        assert self._state_tensors is not None
+        return self._state_tensors
 
     def prepare(self) -> None:
-        """Brings what compiled code reads up to date: states of all parameters, learning rates as tensors."""
+        """Brings what :meth:`descend` reads up to date: states of all parameters, learning rates as tensors."""
         if self._groups is None:
             self._groups = [
                 _Group(group, params, {name: self._slots(name, params) for name in self._slot_names(group)})
                 for group in self.param_groups
                 if (params := [p for p in group["params"] if p.requires_grad])
             ]
+            self._state_tensors = [*self._guard.tensors, *(t for held in self._groups for t in held.tensors)]
         for held in self._groups:
             held.refresh()
 
-    def _descend_traced(self, loss: Tensor) -> None:
+    def _descend(
+        self, loss: Tensor, move: Callable[["_Group", Sequence[Tensor | None]], None]
+    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        """Returns the parameters and their gradients."""
         assert self._groups is not None
         params = [p for group in self._groups for p in group.params]
         grads = torch.autograd.grad(loss, params, allow_unused=True)
@@ -98,8 +125,14 @@ class GuardedOptimizer(torch.optim.Optimizer):
             self._guard.guard(grads)
             first = 0
             for group in self._groups:
-                self._update_traced(group, grads[first : first + len(group.params)])
+                move(group, grads[first : first + len(group.params)])
                 first += len(group.params)
+        return params, grads
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds parameters with options of their own."""
+        super().add_param_group(param_group)
+        self._groups = None
 
     def _slots(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
         """Returns the running tensors of that name, zeros at first."""
@@ -115,6 +148,10 @@ class GuardedOptimizer(torch.optim.Optimizer):
     @abstractmethod
     def _update(self) -> None:
         """Moves the weights along the gradients as they are."""
+
+    @abstractmethod
+    def _step_group(self, group: "_Group", grads: Sequence[Tensor | None]) -> None:
+        """Moves the weights of a group along ``grads``."""
 
     @abstractmethod
     def _update_traced(self, group: "_Group", grads: Sequence[Tensor | None]) -> None:
@@ -164,13 +201,14 @@ class GuardedOptimizer(torch.optim.Optimizer):
 
 
 class _Group:
-    """A parameter group as compiled code reads it.
+    """A parameter group as :meth:`GuardedOptimizer.descend` reads it.
 
     Attributes:
         options: of the group.
         params: its trained parameters.
         slots: name -> running tensors, one per parameter.
         lr: learning rate, float32 0-d.
+        exact_lr: the same in the precision of Python's floats.
     """
 
     def __init__(self, options: dict[str, Any], params: list[Tensor], slots: dict[str, list[Tensor]]) -> None:
@@ -178,13 +216,20 @@ class _Group:
         self.params = params
         self.slots = slots
         self.lr = params[0].new_zeros((), dtype=torch.float32)
+        self.exact_lr = torch.zeros((), dtype=torch.float64)
         self._lr_shown: float | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors of it."""
+        return [*self.params, *(t for slot in self.slots.values() for t in slot), self.lr, self.exact_lr]
 
     def refresh(self) -> None:
         """Takes over the group's learning rate."""
         if self._lr_shown != self.options["lr"]:
             self._lr_shown = self.options["lr"]
             self.lr.fill_(self._lr_shown)
+            self.exact_lr.fill_(self._lr_shown)
 
 
 class Adam(GuardedOptimizer, torch.optim.Adam):
@@ -236,6 +281,24 @@ class Adam(GuardedOptimizer, torch.optim.Adam):
         # torch puts hooks around the step of its own class once a plain Adam exists; ours has run them already
         step = step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined]
         step(self)
+
+    def _step_group(self, group: _Group, grads: Sequence[Tensor | None]) -> None:
+        options, held = group.options, [i for i, grad in enumerate(grads) if grad is not None]
+        if not options["fused"] or not held:
+            self._update_traced(group, grads)
+            return
+        params, grads = [group.params[i] for i in held], [grads[i] for i in held]
+        slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
+        torch._foreach_add_(slots["step"], 1)
+        beta1, beta2 = options["betas"]
+        on_cpu = params[0].device.type == "cpu"
+        kernel = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
+        kernel(
+            params, grads, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq", []), slots["step"],
+            lr=group.exact_lr if on_cpu else options["lr"], beta1=beta1, beta2=beta2,
+            weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=options["amsgrad"],
+            maximize=options["maximize"],
+        )  # fmt: skip
 
     def _slot_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
@@ -319,14 +382,16 @@ class RMSprop(GuardedOptimizer):
                 slots = {name: self._slots(name, params) for name in self._slot_names(group)}
                 self._move(group, params, [p.grad for p in params], slots, group["lr"])
 
+    def _step_group(self, group: _Group, grads: Sequence[Tensor | None]) -> None:
+        held = [i for i, grad in enumerate(grads) if grad is not None]
+        slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
+        self._move(group.options, [group.params[i] for i in held], [grads[i] for i in held], slots, group.lr)
+
     def _slot_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         used = {"square_avg": True, "grad_avg": group["centered"], "momentum_buffer": group["momentum"]}
         return tuple(name for name, is_used in used.items() if is_used)
 
-    def _update_traced(self, group: _Group, grads: Sequence[Tensor | None]) -> None:
-        held = [i for i, grad in enumerate(grads) if grad is not None]
-        slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
-        self._move(group.options, [group.params[i] for i in held], [grads[i] for i in held], slots, group.lr)
+    _update_traced = _step_group
 
     @staticmethod
     def _move(
@@ -365,4 +430,6 @@ def _can_fuse(params: Sequence[Any]) -> bool:
         held = entry["params"] if isinstance(entry, dict) else [entry]
         entries = [held] if isinstance(held, Tensor) else list(held)
         tensors += [e[1] if isinstance(e, tuple) else e for e in entries]
+    if len({(p.dtype, p.device) for p in tensors}) > 1:
+        return False
     return all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in tensors)

@@ -1,0 +1,183 @@
+"""Functions of tensors that are played back from a tape of their kernels: the same bits without the Python between them.
+
+An update or a forward of a small network spends most of its time in Python. On a CPU, where nothing has to be compiled
+for it, it runs as it is written the first time that its data come in some combination of shapes, and is recorded while
+it does the second time; from then on the tape is played.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nervex.torch_utils.kernel_tape import Recorder, Unrecordable, build_playback
+from nervex.torch_utils.optimizer import GuardedOptimizer
+
+_logger = logging.getLogger("nervex")
+_MAX_SIGNATURES = 8
+_KNOWN = ("torch.nn.", "nervex.")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class CapturedFunction:
+    """Calls a function of tensors, once recorded, by playing its kernels.
+
+    It is recorded for each combination of shapes that its data come in, and again when a weight was replaced by another
+    tensor. What depends on values, or has modules that nerveX and torch do not know or that carry hooks, whose Python
+    would be left out, runs as it is.
+
+    Args:
+        function: of a tree of tensors; it branches on nothing but the configuration and shapes, and changes tensors of
+            ``modules``, ``optimizers`` and ``holder`` in place.
+        modules: what it reads; further ones that ``holder`` holds are found there.
+        optimizers: what it may step.
+        holder: object whose attributes may be tensors that it reads and writes.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        modules: Sequence[nn.Module],
+        optimizers: Sequence[GuardedOptimizer] = (),
+        holder: Any = None,
+    ) -> None:
+        self._function = function
+        self._modules = list(modules)
+        self._optimizers = list(optimizers)
+        self._holder = holder
+        self._tapes: dict[Any, _Tape | None] = {}
+        self.refusal: str | None = None  # why it always runs as it is
+        if any(optimizer.counts for optimizer in optimizers):
+            self.refusal = "a momentum guard on gradients counts them"
+
+    @property
+    def tapes(self) -> list["_Tape | None"]:
+        """One per combination of shapes that was met; None: not recorded yet."""
+        return list(self._tapes.values())
+
+    def __call__(self, data: Any) -> Any:
+        if self.refusal is not None or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling():
+            return self._function(data)
+        for optimizer in self._optimizers:
+            optimizer.prepare()
+        inputs: list[Tensor] = []
+        try:
+            key = _signature(data, inputs)
+        except Unrecordable as error:
+            return self._refuse(str(error), data)
+        tape = self._tapes.get(key)
+        if tape is not None and tape.is_sound():
+            return tape.play(inputs)
+        if key in self._tapes:
+            return self._record(key, data, inputs)
+        if len(self._tapes) < _MAX_SIGNATURES:
+            self._tapes[key] = None
+        return self._function(data)
+
+    def _record(self, key: Any, data: Any, inputs: list[Tensor]) -> Any:
+        reason = "an optimizer has hooks" if any(o.hooked for o in self._optimizers) else _strange(self._modules)
+        if reason is not None:
+            return self._refuse(reason, data)
+        live = _Live(self._modules, self._optimizers, self._holder)
+        with Recorder() as recorder:
+            output = self._function(data)
+        try:
+            if recorder.refusal is not None:
+                raise Unrecordable(recorder.refusal)
+            trained = [p for optimizer in self._optimizers for p in optimizer.trained if recorder.made(p.grad)]
+            play, used = build_playback(recorder.calls, inputs, live.tensors, (output, [p.grad for p in trained]))
+            self._tapes[key] = _Tape(play, live, used, trained)
+        except Unrecordable as error:
+            self._note(str(error))
+        return output
+
+    def _refuse(self, reason: str, data: Any) -> Any:
+        self._note(reason)
+        return self._function(data)
+
+    def _note(self, reason: str) -> None:
+        self.refusal = reason
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        _logger.debug("%s is not played from a tape: %s", name, reason)
+
+
+class _Live:
+    """The tensors that are read and written where they lie, with the places where they are kept."""
+
+    def __init__(self, modules: Sequence[nn.Module], optimizers: Sequence[GuardedOptimizer], holder: Any) -> None:
+        self.places: list[tuple[dict[str, Any], str, Tensor]] = []
+        self.optimizers = [(optimizer, optimizer.state_tensors()) for optimizer in optimizers]
+        for module in modules:
+            for part in module.modules():
+                for kept in (part._parameters, part._buffers, vars(part)):
+                    self._add(kept)
+        if holder is not None:
+            self._add(vars(holder))
+
+    def _add(self, kept: dict[str, Any]) -> None:
+        self.places += [(kept, name, value) for name, value in kept.items() if isinstance(value, Tensor)]
+
+    @property
+    def tensors(self) -> Iterable[Tensor]:
+        """All of them."""
+        yield from (tensor for _, _, tensor in self.places)
+        for _, state in self.optimizers:
+            yield from state
+
+
+class _Tape:
+    """A playback, and what it was recorded of."""
+
+    def __init__(
+        self, play: Callable[[Sequence[Tensor]], Any], live: _Live, used: set[int], trained: Sequence[Tensor]
+    ) -> None:
+        self._play = play
+        self._trained = trained
+        self._places = [(kept, name, t, t.data_ptr()) for kept, name, t in live.places if id(t) in used]
+        self._optimizers = live.optimizers
+
+    def is_sound(self) -> bool:
+        """Whether all tensors are where they were."""
+        return all(kept.get(name) is t and t.data_ptr() == p for kept, name, t, p in self._places) and all(
+            optimizer.state_tensors() is state for optimizer, state in self._optimizers
+        )
+
+    def play(self, inputs: Sequence[Tensor]) -> Any:
+        """Returns what the function would return for these inputs."""
+        enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            output, gradients = self._play(inputs)
+        finally:
+            torch._C._set_grad_enabled(enabled)
+        for p, grad in zip(self._trained, gradients, strict=True):
+            p.grad = grad
+        return output
+
+
+def _strange(modules: Iterable[nn.Module]) -> str | None:
+    """Returns why the Python of the modules cannot be left out, or None."""
+    for module in modules:
+        for part in module.modules():
+            if not type(part).__module__.startswith(_KNOWN):
+                return f"{type(part).__name__} is a module of its own"
+            if any(getattr(part, name) for name in _HOOKS):
+                return f"{type(part).__name__} has hooks"
+    return None
+
+
+def _signature(data: Any, inputs: list[Tensor]) -> Any:
+    """Returns what the kernels depend on: names, shapes, strides, dtypes, and values of other kinds; adds the tensors
+    to ``inputs`` in their order."""
+    if isinstance(data, Tensor):
+        inputs.append(data)
+        return data.shape, data.stride(), data.dtype
+    if isinstance(data, Mapping):
+        return tuple([(key, _signature(value, inputs)) for key, value in data.items()])
+    if isinstance(data, list | tuple):
+        return type(data), tuple([_signature(value, inputs) for value in data])
+    if data is None or isinstance(data, bool | int | float | str | torch.dtype):
+        return type(data), data
+    raise Unrecordable(f"a {type(data).__name__} among its data")
