@@ -1,4 +1,4 @@
-"""Functions of tensors that are played back from a tape of their kernels: the same bits without the Python between them.
+"""Functions of tensors that are played back from a tape of their kernels: the same bits without the Python between.
 
 An update or a forward of a small network spends most of its time in Python. On a CPU, where nothing has to be compiled
 for it, it runs as it is written the first time that its data come in some combination of shapes, and is recorded while

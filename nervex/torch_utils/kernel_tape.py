@@ -153,7 +153,7 @@ class _Writer:
         kept = self._needed(result.names)
         source = self._source(kept, result)
         scope: dict[str, Any] = {}
-        exec(source, dict(self._constants), scope)  # noqa: S102 - of lines written above, from operations that torch ran
+        exec(source, dict(self._constants), scope)
         return scope["play"], self._used
 
     def _storages_that_change(self) -> set[int]:

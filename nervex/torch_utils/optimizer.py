@@ -135,10 +135,14 @@ class GuardedOptimizer(torch.optim.Optimizer):
         self._groups = None
 
     def _slots(self, name: str, params: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the running tensors of that name, zeros at first."""
+        """Returns the running tensors of that name, zeros at first; numbers of steps as elements of one tensor."""
+        if name == "step":
+            steps = [self.state[p].get(name, p.new_zeros((), dtype=torch.float32)) for p in params]
+            for p, step in zip(params, torch.stack(steps).unbind(), strict=True):
+                self.state[p][name] = step
         for p in params:
             if name not in self.state[p]:
-                self.state[p][name] = p.new_zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(p)
+                self.state[p][name] = torch.zeros_like(p)
         return [self.state[p][name] for p in params]
 
     @abstractmethod
@@ -207,6 +211,7 @@ class _Group:
         options: of the group.
         params: its trained parameters.
         slots: name -> running tensors, one per parameter.
+        count: what ``slots['step']`` are the elements of, if there are any.
         lr: learning rate, float32 0-d.
         exact_lr: the same in the precision of Python's floats.
     """
@@ -215,6 +220,7 @@ class _Group:
         self.options = options
         self.params = params
         self.slots = slots
+        self.count: Any = slots["step"][0]._base if "step" in slots else None
         self.lr = params[0].new_zeros((), dtype=torch.float32)
         self.exact_lr = torch.zeros((), dtype=torch.float64)
         self._lr_shown: float | None = None
@@ -222,7 +228,8 @@ class _Group:
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors of it."""
-        return [*self.params, *(t for slot in self.slots.values() for t in slot), self.lr, self.exact_lr]
+        count = [] if self.count is None else [self.count]
+        return [*self.params, *(t for slot in self.slots.values() for t in slot), *count, self.lr, self.exact_lr]
 
     def refresh(self) -> None:
         """Takes over the group's learning rate."""
@@ -287,14 +294,17 @@ class Adam(GuardedOptimizer, torch.optim.Adam):
         if not options["fused"] or not held:
             self._update_traced(group, grads)
             return
-        params, grads = [group.params[i] for i in held], [grads[i] for i in held]
+        params, given = [group.params[i] for i in held], [grad for grad in grads if grad is not None]
         slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
-        torch._foreach_add_(slots["step"], 1)
+        if len(held) == len(grads):
+            group.count.add_(1)  # all at once
+        else:
+            torch._foreach_add_(slots["step"], 1)
         beta1, beta2 = options["betas"]
         on_cpu = params[0].device.type == "cpu"
         kernel = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
         kernel(
-            params, grads, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq", []), slots["step"],
+            params, given, slots["exp_avg"], slots["exp_avg_sq"], slots.get("max_exp_avg_sq", []), slots["step"],
             lr=group.exact_lr if on_cpu else options["lr"], beta1=beta1, beta2=beta2,
             weight_decay=options["weight_decay"], eps=options["eps"], amsgrad=options["amsgrad"],
             maximize=options["maximize"],

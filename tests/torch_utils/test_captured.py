@@ -79,6 +79,28 @@ def test_descend_is_backward_and_step():
                 assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [Adam, RMSprop])
+def test_parameters_without_a_gradient_stay_as_they_are(make):
+    """The number of steps, by which Adam corrects its means, is that of each parameter alone."""
+    torch.manual_seed(0)
+    start = [torch.randn(3), torch.randn(2)]
+    ours, theirs = ([nn.Parameter(p.clone()) for p in start] for _ in range(2))
+    optimizer, other = make(ours, lr=0.1), getattr(torch.optim, make.__name__)(theirs, lr=0.1)
+    for i in range(6):
+        for params in (ours, theirs):
+            used = (params[0] - i).square().sum()
+            if i % 3 == 1:
+                used = used + (params[1] * i).square().sum()
+            if params is ours:
+                optimizer.descend(used)
+            else:
+                other.zero_grad()
+                used.backward()
+                other.step()
+        for p, q in zip(ours, theirs, strict=True):
+            assert torch.allclose(p, q, rtol=1e-5, atol=1e-6)
+
+
 def test_each_combination_of_shapes_has_a_tape_of_its_own():
     plain, played = Task(), Task()
     update = played.captured()
@@ -170,6 +192,7 @@ class Branch(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+FAR, OWN = torch.ones(3), torch.Generator()
 REFUSED = {
     "a branch": lambda x: x if x.sum() > 0 else -x,
     "a number": lambda x: x * x.sum().item(),
@@ -177,9 +200,9 @@ REFUSED = {
     "an array": lambda x: x * float(x.numpy().sum()),
     "an array's function": lambda x: x * float(np.sum(np.asarray(x))),
     "a mask's size": lambda x: x[x > 0],
-    "places": lambda x: torch.nonzero(x),
-    "a tensor from elsewhere": lambda x, far=torch.ones(3): x + far,
-    "a generator": lambda x, own=torch.Generator(): x + torch.rand(3, generator=own),
+    "places": torch.nonzero,
+    "a tensor from elsewhere": lambda x: x + FAR,
+    "a generator": lambda x: x + torch.rand(3, generator=OWN),
     "an int": lambda x: x * int(x.abs().sum()),
 }
 

@@ -305,15 +305,16 @@ class BaseLearner:
         return f"lower {section}.learning_rate, clip gradients, or check rewards and the model for NaN"
 
     def _accumulate(self, output: dict[str, Any]) -> None:
-        """Adds up scalars; tensors stay tensors until they are shown."""
+        """Adds up scalars; tensors on a GPU, which reading them makes wait, stay tensors until they are shown."""
         for key, value in output.items():
             if isinstance(value, torch.Tensor) and value.dim() == 0:
                 # detached, so that no graph grows from sum to sum; cloned, since the policy may use its tensor again
-                self._sum[key] = self._sum[key] + value.detach() if key in self._sum else value.detach().clone()
+                number = value.item() if value.device.type == "cpu" else value.detach().clone()
             elif isinstance(value, int | float):
-                self._sum[key] = self._sum.get(key, 0) + value
+                number = value
             else:
                 continue
+            self._sum[key] = self._sum[key] + number if key in self._sum else number
             self._summed[key] = self._summed.get(key, 0) + 1
 
     def _check_loss(self, output: dict[str, Any]) -> None:
