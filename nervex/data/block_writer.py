@@ -29,6 +29,8 @@ class BlockWriter:
         self._left = min_blocks
         self._table: ColumnTable | None = None
         self._plan: KeyPlan = []
+        self._held: list[tuple[str, torch.Tensor]] = []  # columns of the block before, if each is a tensor that was
+        self._leaves: list[Any] = []  # written as it lay
         self._everyone = np.arange(storage.lane_num).tobytes()
 
     def write(self, columns: Columns, lane_id: Any) -> tuple[np.ndarray, int] | None:
@@ -45,27 +47,27 @@ class BlockWriter:
         if self._left > 0:
             self._left -= 1
             return None
-        storage, leaves = self._storage, []  # type: ignore[var-annotated]
+        storage = self._storage
         if storage.table is not self._table:
             self._learn_layout(columns)
-        if not self._plan or not pick(columns, self._plan, leaves) or not self._serves(leaves):
+        if not self._is_held(columns) and not self._hold(columns):
             return None
-        row_num = len(leaves[0])
+        row_num = self._row_num
         start = storage.next_start(row_num)
         if start is None or not self._is_everyone(lane_id):
             return None
         num = row_num * storage.lane_num
         slots = np.arange(start, start + num)
-        self._write_others(start, slots, leaves)
-        address = np.array([leaves[k].data_ptr() for k in self._recorded])
-        new, old = self._write_rows(*self._memory, start, num, address, self._layout)
+        if self._others:
+            self._write_others(start, slots)
+        new, old = self._write_rows(*self._memory, start, num, self._address, self._layout)
         storage.advance(row_num, new, old)
         return slots, new
 
     def _learn_layout(self, columns: Columns) -> None:
         """Reads how the table keeps columns like these; leaves ``_plan`` empty if it keeps other ones."""
         storage = self._storage
-        self._table, self._plan, self._row_num = storage.table, [], -1
+        self._table, self._plan, self._row_num, self._held = storage.table, [], -1, []
         table = self._table
         if table is None or not set(_ENDS) <= set(table.record.dtype.names or ()):
             return
@@ -91,6 +93,26 @@ class BlockWriter:
         self._write_rows = kernels.write_rows
         self._plan = plan if small else []
 
+    def _is_held(self, columns: Columns) -> bool:
+        """Returns whether these are the very tensors of the block before: an actor whose blocks have one length fills
+        the same ones again and again."""
+        held = self._held
+        return len(columns) == len(held) > 0 and all(columns.get(key) is tensor for key, tensor in held)
+
+    def _hold(self, columns: Columns) -> bool:
+        """Looks at the tensors of a block and remembers where they lie; returns whether they are served here."""
+        leaves: list[Any] = []
+        self._held = []
+        if not self._plan or not pick(columns, self._plan, leaves) or not self._serves(leaves):
+            return False
+        self._leaves = leaves
+        self._address = np.array([leaves[k].data_ptr() for k in self._recorded])
+        if len(leaves) == len(columns) and all(
+            leaf is columns[key] for leaf, (key, _) in zip(leaves, self._plan, strict=False)
+        ):
+            self._held = [(key, columns[key]) for key, _ in self._plan]
+        return True
+
     def _serves(self, leaves: list[Any]) -> bool:
         """Returns whether these are tensors of all lanes, of the table's dtypes; makes them contiguous."""
         row_num = len(leaves[0]) if leaves[0].ndim else 0
@@ -107,10 +129,9 @@ class BlockWriter:
     def _is_everyone(self, lane_id: Any) -> bool:
         return isinstance(lane_id, np.ndarray) and lane_id.dtype == np.int64 and lane_id.tobytes() == self._everyone
 
-    def _write_others(self, start: int, slots: np.ndarray, leaves: list[Any]) -> None:
+    def _write_others(self, start: int, slots: np.ndarray) -> None:
         """Writes the columns that are not in the record: those of large rows."""
-        if self._others:
-            table = self._table
-            assert table is not None
-            rows = {name: leaves[k].detach().numpy().reshape(len(slots), *self._rows[k]) for k, name in self._others}
-            table.write(slice(start, start + len(slots)), slots, rows)
+        table, leaves = self._table, self._leaves
+        assert table is not None
+        rows = {name: leaves[k].detach().numpy().reshape(len(slots), *self._rows[k]) for k, name in self._others}
+        table.write(slice(start, start + len(slots)), slots, rows)

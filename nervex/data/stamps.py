@@ -31,7 +31,10 @@ class Stamps:
         if isinstance(row, slice):
             first, last = row.start // self.size, (row.stop - 1) // self.size
             self._grow(last)
-            self._change[first : last + 1] += 1
+            if first == last:
+                self._change[first] += 1
+            else:
+                self._change[first : last + 1] += 1
         elif len(row):
             part = np.unique(row // self.size)
             self._grow(int(part[-1]))

@@ -141,3 +141,34 @@ def test_a_column_that_is_no_stack_of_frames_is_found_out_in_the_same_row():
             each.push_data(block, np.arange(LANES))
     assert not replay.storage.table.packed and not twin.storage.table.packed  # told after 1,024 rows
     assert_equal(replay, twin)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_tensors_that_are_filled_again_are_written_again(image):
+    """As an actor hands on its blocks: the same tensors, now and then others, or one that does not lie in a row."""
+    generator = np.random.default_rng(0)
+    fast, slow = replays(NStepWindow(1, 0.9))
+
+    def flat(row_num):
+        columns = rows(generator, row_num)
+        columns["obs"] = columns["obs"]["agent"]
+        if image:
+            columns["screen"] = torch.from_numpy(
+                generator.integers(0, 256, (row_num, LANES, 3, 12, 12), dtype=np.uint8)
+            )
+        return {key: value.contiguous() for key, value in columns.items()}
+
+    held = {size: flat(size) for size in (1, 2)}
+    for i in range(14):
+        size = 2 if i % 5 == 3 else 1
+        columns = held[size]
+        for key, value in flat(size).items():
+            columns[key].copy_(value)
+        if i == 8:
+            columns = {**columns, "obs": columns["obs"].transpose(0, 1).contiguous().transpose(0, 1)}
+        for replay in (fast, slow):
+            replay.push_data(
+                columns if replay is fast else {k: v.clone() for k, v in columns.items()}, np.arange(LANES)
+            )
+        assert_equal(fast, slow)
+    assert fast._writer._held
