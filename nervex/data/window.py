@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from nervex import kernels
 from nervex.data.columns import Columns, nest
 from nervex.data.storage import RowStorage
 from nervex.kernels.row_flags import ENDED, GAP, SEAM, VALID, WRITTEN
@@ -92,10 +93,16 @@ class NStepWindow:
         self.nstep = nstep
         self.discount_factor = discount_factor
         self.lookahead = nstep
+        self._plans = 0
         self._power = (discount_factor ** np.arange(nstep + 1)).astype(np.float32)
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
         flags = storage.flags
+        self._plans += 1
+        if kernels.are_worth_it(self._plans):
+            found = Plan(slot, np.empty(len(slot), np.int64), np.empty(len(slot), np.bool_))
+            kernels.nstep_windows(flags, storage.lane_num, self.nstep, slot, found.steps, found.ok)
+            return found
         first = flags.take(slot)
         ok = first & _SAMPLE == _SAMPLE
         if self.nstep == 1:

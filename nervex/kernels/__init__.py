@@ -3,7 +3,12 @@
 They are reached as attributes of this package (``kernels.gae``), which is what first loads Numba: 0.2 s and 100 MiB.
 """
 
+import sys
+
 from nervex.utils.lazy import lazy_exports
+
+#: calls of something after which the time that a kernel saves, tens of microseconds, is more than loading Numba takes
+MANY_CALLS = 5_000
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -11,6 +16,7 @@ __getattr__, __dir__ = lazy_exports(
         "find_leaves": "nervex.kernels.tree",
         "set_leaves": "nervex.kernels.tree",
         "write_rows": "nervex.kernels.records",
+        "nstep_windows": "nervex.kernels.windows",
         "gae": "nervex.kernels.returns",
         "vtrace": "nervex.kernels.returns",
         "upgo": "nervex.kernels.returns",
@@ -18,3 +24,8 @@ __getattr__, __dir__ = lazy_exports(
         "nstep_returns": "nervex.kernels.returns",
     },
 )
+
+
+def are_worth_it(calls: int) -> bool:
+    """Whether something that was called so many times should call a kernel from now on, which gives the same result."""
+    return calls >= MANY_CALLS or "nervex.kernels.jit" in sys.modules
