@@ -9,6 +9,7 @@ import torch
 from nervex import kernels
 from nervex.data.columns import Columns, nest
 from nervex.data.storage import RowStorage
+from nervex.kernels.patience import kernels_are_worth_it
 from nervex.kernels.row_flags import ENDED, GAP, SEAM, VALID, WRITTEN
 
 _SAMPLE = WRITTEN | VALID
@@ -99,7 +100,7 @@ class NStepWindow:
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
         flags = storage.flags
         self._plans += 1
-        if kernels.are_worth_it(self._plans):
+        if kernels_are_worth_it(self._plans):
             found = Plan(slot, np.empty(len(slot), np.int64), np.empty(len(slot), np.bool_))
             kernels.nstep_windows(flags, storage.lane_num, self.nstep, slot, found.steps, found.ok)
             return found

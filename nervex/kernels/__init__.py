@@ -3,12 +3,7 @@
 They are reached as attributes of this package (``kernels.gae``), which is what first loads Numba: 0.2 s and 100 MiB.
 """
 
-import sys
-
 from nervex.utils.lazy import lazy_exports
-
-#: calls of something after which the time that a kernel saves, tens of microseconds, is more than loading Numba takes
-MANY_CALLS = 5_000
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -24,8 +19,3 @@ __getattr__, __dir__ = lazy_exports(
         "nstep_returns": "nervex.kernels.returns",
     },
 )
-
-
-def are_worth_it(calls: int) -> bool:
-    """Whether something that was called so many times should call a kernel from now on, which gives the same result."""
-    return calls >= MANY_CALLS or "nervex.kernels.jit" in sys.modules

@@ -6,7 +6,8 @@ it does the second time; from then on the tape is played.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from nervex.torch_utils.optimizer import GuardedOptimizer
 
 _logger = logging.getLogger("nervex")
 _MAX_SIGNATURES = 8
+_MAX_RECORDINGS = 40
 _KNOWN = ("torch.nn.", "nervex.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -25,15 +27,15 @@ class CapturedFunction:
     """Calls a function of tensors, once recorded, by playing its kernels.
 
     It is recorded for each combination of shapes that its data come in, and again when a weight was replaced by another
-    tensor. What depends on values, or has modules that nerveX and torch do not know or that carry hooks, whose Python
-    would be left out, runs as it is.
+    tensor, or a number that it has read from ``holder`` is another one. What depends on values, or has modules that
+    nerveX and torch do not know or that carry hooks, whose Python would be left out, runs as it is.
 
     Args:
         function: of a tree of tensors; it branches on nothing but the configuration and shapes, and changes tensors of
             ``modules``, ``optimizers`` and ``holder`` in place.
         modules: what it reads; further ones that ``holder`` holds are found there.
         optimizers: what it may step.
-        holder: object whose attributes may be tensors that it reads and writes.
+        holder: object whose attributes may be tensors that it reads and writes, and plain values that it reads.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class CapturedFunction:
         self._optimizers = list(optimizers)
         self._holder = holder
         self._tapes: dict[Any, _Tape | None] = {}
+        self._recordings = 0
         self.refusal: str | None = None  # why it always runs as it is
         if any(optimizer.counts for optimizer in optimizers):
             self.refusal = "a momentum guard on gradients counts them"
@@ -68,8 +71,11 @@ class CapturedFunction:
         except Unrecordable as error:
             return self._refuse(str(error), data)
         tape = self._tapes.get(key)
-        if tape is not None and tape.is_sound():
-            return tape.play(inputs)
+        if tape is not None:
+            if tape.is_hooked():
+                return self._function(data)
+            if tape.is_sound():
+                return tape.play(inputs)
         if key in self._tapes:
             return self._record(key, data, inputs)
         if len(self._tapes) < _MAX_SIGNATURES:
@@ -80,18 +86,26 @@ class CapturedFunction:
         reason = "an optimizer has hooks" if any(o.hooked for o in self._optimizers) else _strange(self._modules)
         if reason is not None:
             return self._refuse(reason, data)
+        self._recordings += 1
+        if self._recordings > _MAX_RECORDINGS:
+            return self._refuse("what it reads is replaced again and again", data)
         live = _Live(self._modules, self._optimizers, self._holder)
-        with Recorder() as recorder:
+        with Recorder() as recorder, _reads(self._holder) as read:
             output = self._function(data)
         try:
             if recorder.refusal is not None:
                 raise Unrecordable(recorder.refusal)
             trained = [p for optimizer in self._optimizers for p in optimizer.trained if recorder.made(p.grad)]
             play, used = build_playback(recorder.calls, inputs, live.tensors, (output, [p.grad for p in trained]))
-            self._tapes[key] = _Tape(play, live, used, trained)
+            self._tapes[key] = _Tape(play, live, used, trained, self._plain(read))
         except Unrecordable as error:
             self._note(str(error))
         return output
+
+    def _plain(self, read: set[str]) -> list[tuple[dict[str, Any], str, Any]]:
+        """Where the plain values among the attributes that were read are kept, and what they are."""
+        kept = {} if self._holder is None else vars(self._holder)
+        return [(kept, name, kept[name]) for name in read if isinstance(kept.get(name), bool | int | float | str)]
 
     def _refuse(self, reason: str, data: Any) -> Any:
         self._note(reason)
@@ -109,10 +123,11 @@ class _Live:
     def __init__(self, modules: Sequence[nn.Module], optimizers: Sequence[GuardedOptimizer], holder: Any) -> None:
         self.places: list[tuple[dict[str, Any], str, Tensor]] = []
         self.optimizers = [(optimizer, optimizer.state_tensors()) for optimizer in optimizers]
-        for module in modules:
-            for part in module.modules():
-                for kept in (part._parameters, part._buffers, vars(part)):
-                    self._add(kept)
+        parts = [part for module in modules for part in module.modules()]
+        for part in parts:
+            for kept in (part._parameters, part._buffers, vars(part)):
+                self._add(kept)
+        self.hooks = [getattr(part, name) for part in parts for name in _HOOKS]
         if holder is not None:
             self._add(vars(holder))
 
@@ -131,17 +146,34 @@ class _Tape:
     """A playback, and what it was recorded of."""
 
     def __init__(
-        self, play: Callable[[Sequence[Tensor]], Any], live: _Live, used: set[int], trained: Sequence[Tensor]
+        self,
+        play: Callable[[Sequence[Tensor]], Any],
+        live: _Live,
+        used: set[int],
+        trained: Sequence[Tensor],
+        plain: list[tuple[dict[str, Any], str, Any]],
     ) -> None:
         self._play = play
         self._trained = trained
+        self._plain = plain
+        self._module_hooks = live.hooks
         self._places = [(kept, name, t, t.data_ptr()) for kept, name, t in live.places if id(t) in used]
         self._optimizers = live.optimizers
 
+    def is_hooked(self) -> bool:
+        """Whether functions of others are to run in between, which were not there when it was recorded."""
+        return (
+            any(self._module_hooks)
+            or any(t._backward_hooks for t in self._trained)
+            or any(optimizer.hooked for optimizer, _ in self._optimizers)
+        )
+
     def is_sound(self) -> bool:
-        """Whether all tensors are where they were."""
-        return all(kept.get(name) is t and t.data_ptr() == p for kept, name, t, p in self._places) and all(
-            optimizer.state_tensors() is state for optimizer, state in self._optimizers
+        """Whether all tensors and plain values are where they were."""
+        return (
+            all(kept.get(name) is t and t.data_ptr() == p for kept, name, t, p in self._places)
+            and all(kept.get(name) == value for kept, name, value in self._plain)
+            and all(optimizer.state_tensors() is state for optimizer, state in self._optimizers)
         )
 
     def play(self, inputs: Sequence[Tensor]) -> Any:
@@ -155,6 +187,26 @@ class _Tape:
         for p, grad in zip(self._trained, gradients, strict=True):
             p.grad = grad
         return output
+
+
+@contextmanager
+def _reads(holder: Any) -> Iterator[set[str]]:
+    """Yields the names of the attributes of ``holder`` that are read meanwhile."""
+    read: set[str] = set()
+    if holder is None:
+        yield read
+        return
+    own: Any = type(holder)
+
+    def look(self: Any, name: str) -> Any:
+        read.add(name)
+        return own.__getattribute__(self, name)
+
+    holder.__class__ = type(own.__name__, (own,), {"__getattribute__": look, "__module__": own.__module__})
+    try:
+        yield read
+    finally:
+        holder.__class__ = own
 
 
 def _strange(modules: Iterable[nn.Module]) -> str | None:

@@ -37,6 +37,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
     _guard: GradGuard
     _groups: list["_Group"] | None = None  # what descend() reads; None: to be made
     _state_tensors: list[Tensor] | None = None
+    _settings: list[Any] | None = None  # options and frozen parameters that these are of
 
     @property
     def counts(self) -> bool:
@@ -93,8 +94,10 @@ class GuardedOptimizer(torch.optim.Optimizer):
 
     @property
     def hooked(self) -> bool:
-        """Whether functions of others are to run before or after a step."""
-        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks)
+        """Whether functions of others are to run before or after a step, or when a gradient has arrived."""
+        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks) or any(
+            p._post_accumulate_grad_hooks for group in self.param_groups for p in group["params"]
+        )
 
     def state_tensors(self) -> list[Tensor]:
         """Returns the tensors that :meth:`descend` reads and writes; the same list until they are others."""
@@ -104,7 +107,12 @@ class GuardedOptimizer(torch.optim.Optimizer):
 
     def prepare(self) -> None:
         """Brings what :meth:`descend` reads up to date: states of all parameters, learning rates as tensors."""
-        if self._groups is None:
+        settings = [
+            ([p.requires_grad for p in group["params"]], *(v for k, v in group.items() if k not in ("params", "lr")))
+            for group in self.param_groups
+        ]
+        if self._groups is None or settings != self._settings:
+            self._settings = settings
             self._groups = [
                 _Group(group, params, {name: self._slots(name, params) for name in self._slot_names(group)})
                 for group in self.param_groups

@@ -1,10 +1,13 @@
 """n-step windows found by the compiled loop are those that array operations find."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from nervex import kernels
+from nervex.data import window
 from nervex.data.window import NStepWindow
+from nervex.kernels.patience import MANY_CALLS, kernels_are_worth_it
 from nervex.kernels.row_flags import ENDED, GAP, SEAM, VALID, WRITTEN
 
 
@@ -29,7 +32,7 @@ def test_both_ways_find_the_same(monkeypatch, nstep, seed):
     slot = rng.integers(0, rows.capacity, 300)
     plans = []
     for compiled in (True, False):
-        monkeypatch.setattr(kernels, "are_worth_it", lambda calls, compiled=compiled: compiled)
+        monkeypatch.setattr(window, "kernels_are_worth_it", lambda calls, compiled=compiled: compiled)
         plans.append(NStepWindow(nstep, 0.9).plan(rows, slot))
     assert np.array_equal(plans[0].ok, plans[1].ok) and 0 < plans[0].ok.sum() < 300
     ok = plans[0].ok
@@ -38,8 +41,8 @@ def test_both_ways_find_the_same(monkeypatch, nstep, seed):
 
 
 def test_kernels_are_called_once_they_pay(monkeypatch):
-    monkeypatch.setitem(kernels.sys.modules, "nervex.kernels.jit", None)
-    monkeypatch.delitem(kernels.sys.modules, "nervex.kernels.jit")
-    assert not kernels.are_worth_it(kernels.MANY_CALLS - 1) and kernels.are_worth_it(kernels.MANY_CALLS)
-    monkeypatch.setitem(kernels.sys.modules, "nervex.kernels.jit", object())
-    assert kernels.are_worth_it(1)
+    monkeypatch.setitem(sys.modules, "nervex.kernels.jit", None)
+    monkeypatch.delitem(sys.modules, "nervex.kernels.jit")
+    assert not kernels_are_worth_it(MANY_CALLS - 1) and kernels_are_worth_it(MANY_CALLS)
+    monkeypatch.setitem(sys.modules, "nervex.kernels.jit", object())
+    assert kernels_are_worth_it(1)

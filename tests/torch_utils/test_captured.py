@@ -18,11 +18,16 @@ class Task:
         self.model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
         self.optimizer = make(self.model.parameters(), **options)
         self.scale = torch.ones(())
-        self.calls = 0
+        self.factor = 1.0
+        self._log = []
+
+    @property
+    def calls(self):
+        return len(self._log)
 
     def update(self, data):
-        self.calls += 1
-        loss = (self.model(data["x"]) * self.scale - data["y"]).square().mean()
+        self._log.append(1)  # no plain value, which would be looked after
+        loss = (self.model(data["x"]) * self.scale - data["y"]).square().mean() * self.factor
         self.optimizer.descend(loss)
         return {"loss": loss.detach(), "none": None, "more": [loss.detach() * 2, 3]}
 
@@ -155,6 +160,48 @@ def test_other_tensors_are_recorded_anew():
     for i in range(4):
         step(i)
     assert played.calls == 2 + 4
+
+
+def double(*params):
+    for p in params:
+        p.grad.mul_(2)
+
+
+CHANGES = {
+    "a plain value": lambda task: setattr(task, "factor", 3.0),
+    "an option": lambda task: task.optimizer.param_groups[0].update(weight_decay=0.5),
+    "frozen": lambda task: task.model[0].weight.requires_grad_(False),
+    "a tensor's hook": lambda task: task.model[0].weight.register_hook(lambda grad: grad * 2),
+    "a gradient's hook": lambda task: task.model[0].weight.register_post_accumulate_grad_hook(double),
+    "a module's hook": lambda task: task.model[1].register_forward_hook(lambda module, given, output: output * 2),
+    "an optimizer's hook": lambda task: task.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: double(*optimizer.trained)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changes_while_it_is_played_is_noticed(name):
+    plain, played = Task(), Task()
+    update = played.captured()
+    for i in range(10):
+        if i == 5:
+            assert played.calls == 2
+            for task in (plain, played):
+                CHANGES[name](task)
+        assert torch.equal(update(data(i))["loss"], plain.update(data(i))["loss"])
+        assert same(plain, played)
+    assert played.calls == (2 + 5 if "hook" in name else 2 + 1)
+
+
+def test_what_changes_every_time_is_given_up():
+    task = Task()
+    update = task.captured()
+    for i in range(60):
+        task.factor = 1.0 + i
+        update(data(i))
+    assert task.calls == 60 and "again and again" in update.refusal
+    assert type(task) is Task
 
 
 def test_random_numbers_are_those_of_the_generator():
