@@ -11,8 +11,8 @@ from nervex.data.columns import Columns, KeyPlan, key_plan, paths_of, pick
 from nervex.data.storage import RowStorage
 
 _ENDS = ("valid", "terminated", "truncated")
-# Before, loading the compiler (0.2 s, 100 MiB) costs more than it saves: about 20 microseconds a block.
-MIN_BLOCKS = 10_000
+# Before, loading the compiler (0.2 s, 100 MiB) costs more than it saves: some 100 microseconds a block.
+MIN_BLOCKS = 4_000
 
 
 class BlockWriter:

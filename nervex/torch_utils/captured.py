@@ -19,6 +19,7 @@ from nervex.torch_utils.optimizer import GuardedOptimizer
 _logger = logging.getLogger("nervex")
 _MAX_SIGNATURES = 8
 _MAX_RECORDINGS = 40
+_PLAIN = (bool, int, float, str)
 _KNOWN = ("torch.nn.", "nervex.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -27,15 +28,16 @@ class CapturedFunction:
     """Calls a function of tensors, once recorded, by playing its kernels.
 
     It is recorded for each combination of shapes that its data come in, and again when a weight was replaced by another
-    tensor, or a number that it has read from ``holder`` is another one. What depends on values, or has modules that
+    tensor, or an attribute of ``holder`` that it has read is another one. What depends on values, or has modules that
     nerveX and torch do not know or that carry hooks, whose Python would be left out, runs as it is.
 
     Args:
         function: of a tree of tensors; it branches on nothing but the configuration and shapes, and changes tensors of
             ``modules``, ``optimizers`` and ``holder`` in place.
-        modules: what it reads; further ones that ``holder`` holds are found there.
+        modules: whose tensors it reads and writes.
         optimizers: what it may step.
-        holder: object whose attributes may be tensors that it reads and writes, and plain values that it reads.
+        holder: object whose attributes it reads: plain values, tensors (which it may write to), and other objects that
+            do not change.
     """
 
     def __init__(
@@ -90,22 +92,22 @@ class CapturedFunction:
         if self._recordings > _MAX_RECORDINGS:
             return self._refuse("what it reads is replaced again and again", data)
         live = _Live(self._modules, self._optimizers, self._holder)
-        with Recorder() as recorder, _reads(self._holder) as read:
-            output = self._function(data)
+        output, ran = None, False
         try:
+            with _reads(self._holder) as read, Recorder() as recorder:
+                output = self._function(data)
+            ran = True
             if recorder.refusal is not None:
                 raise Unrecordable(recorder.refusal)
             trained = [p for optimizer in self._optimizers for p in optimizer.trained if recorder.made(p.grad)]
             play, used = build_playback(recorder.calls, inputs, live.tensors, (output, [p.grad for p in trained]))
-            self._tapes[key] = _Tape(play, live, used, trained, self._plain(read))
+            kept = {} if self._holder is None else vars(self._holder)
+            self._tapes[key] = _Tape(
+                play, live, used, trained, kept, [(name, kept[name]) for name in read & kept.keys()]
+            )
         except Unrecordable as error:
             self._note(str(error))
-        return output
-
-    def _plain(self, read: set[str]) -> list[tuple[dict[str, Any], str, Any]]:
-        """Where the plain values among the attributes that were read are kept, and what they are."""
-        kept = {} if self._holder is None else vars(self._holder)
-        return [(kept, name, kept[name]) for name in read if isinstance(kept.get(name), bool | int | float | str)]
+        return output if ran else self._function(data)
 
     def _refuse(self, reason: str, data: Any) -> Any:
         self._note(reason)
@@ -151,11 +153,13 @@ class _Tape:
         live: _Live,
         used: set[int],
         trained: Sequence[Tensor],
-        plain: list[tuple[dict[str, Any], str, Any]],
+        attributes: dict[str, Any],
+        read: list[tuple[str, Any]],
     ) -> None:
         self._play = play
         self._trained = trained
-        self._plain = plain
+        self._attributes = attributes
+        self._read = read
         self._module_hooks = live.hooks
         self._places = [(kept, name, t, t.data_ptr()) for kept, name, t in live.places if id(t) in used]
         self._optimizers = live.optimizers
@@ -169,10 +173,10 @@ class _Tape:
         )
 
     def is_sound(self) -> bool:
-        """Whether all tensors and plain values are where they were."""
+        """Whether all tensors and attributes are what they were."""
         return (
             all(kept.get(name) is t and t.data_ptr() == p for kept, name, t, p in self._places)
-            and all(kept.get(name) == value for kept, name, value in self._plain)
+            and all(_is_same(self._attributes.get(name), value) for name, value in self._read)
             and all(optimizer.state_tensors() is state for optimizer, state in self._optimizers)
         )
 
@@ -189,9 +193,17 @@ class _Tape:
         return output
 
 
+def _is_same(value: Any, before: Any) -> bool:
+    return value is before or (type(before) in _PLAIN and type(value) is type(before) and value == before)
+
+
 @contextmanager
 def _reads(holder: Any) -> Iterator[set[str]]:
-    """Yields the names of the attributes of ``holder`` that are read meanwhile."""
+    """Yields the names of the attributes of ``holder`` that are read meanwhile.
+
+    Raises:
+        Unrecordable: its class cannot be derived from.
+    """
     read: set[str] = set()
     if holder is None:
         yield read
@@ -202,7 +214,11 @@ def _reads(holder: Any) -> Iterator[set[str]]:
         read.add(name)
         return own.__getattribute__(self, name)
 
-    holder.__class__ = type(own.__name__, (own,), {"__getattribute__": look, "__module__": own.__module__})
+    try:
+        watched = type(own.__name__, (own,), {"__getattribute__": look, "__module__": own.__module__})
+        holder.__class__ = watched
+    except Exception as error:
+        raise Unrecordable(f"what is read of a {own.__name__} cannot be seen: {error}") from error
     try:
         yield read
     finally:

@@ -143,6 +143,7 @@ class _Writer:
         self._bound: dict[int, str] = {}  # id of a constant -> its name
         self._aliases: set[str] = set()  # constants whose memory is that of live tensors
         self._used: set[int] = set()
+        self._transposed: dict[str, Tensor] = {}  # name of a transposed matrix -> the matrix
         self._changed = self._storages_that_change()
         self._lines: list[tuple[str, str, list[str], bool]] = []  # target, expression, names read, must run
 
@@ -183,7 +184,14 @@ class _Writer:
             if self._is_alias(read):
                 self._aliases.add(self._names[id(outputs[0])])
             return
+        if operation is _aten.t.default:
+            back = self._transposed.get(self._name(read[0]))
+            if back is not None:  # transposed twice: backward passes do that to the gradient of every weight
+                self._names[id(outputs[0])] = self._name(back)
+                return
         self._write(call, outputs)
+        if operation is _aten.t.default:
+            self._transposed[self._name(outputs[0])] = read[0]
 
     def _constant(self, call: Call, outputs: list[Tensor], read: list[Tensor]) -> Tensor | None:
         """The one output, when it is the same tensor in every playback."""

@@ -19,6 +19,7 @@ class Task:
         self.optimizer = make(self.model.parameters(), **options)
         self.scale = torch.ones(())
         self.factor = 1.0
+        self.options = {"factor": 1.0}
         self._log = []
 
     @property
@@ -27,7 +28,7 @@ class Task:
 
     def update(self, data):
         self._log.append(1)  # no plain value, which would be looked after
-        loss = (self.model(data["x"]) * self.scale - data["y"]).square().mean() * self.factor
+        loss = (self.model(data["x"]) * self.scale - data["y"]).square().mean() * self.factor * self.options["factor"]
         self.optimizer.descend(loss)
         return {"loss": loss.detach(), "none": None, "more": [loss.detach() * 2, 3]}
 
@@ -169,6 +170,7 @@ def double(*params):
 
 CHANGES = {
     "a plain value": lambda task: setattr(task, "factor", 3.0),
+    "another object": lambda task: setattr(task, "options", {"factor": 2.0}),
     "an option": lambda task: task.optimizer.param_groups[0].update(weight_decay=0.5),
     "frozen": lambda task: task.model[0].weight.requires_grad_(False),
     "a tensor's hook": lambda task: task.model[0].weight.register_hook(lambda grad: grad * 2),
@@ -202,6 +204,18 @@ def test_what_changes_every_time_is_given_up():
         update(data(i))
     assert task.calls == 60 and "again and again" in update.refusal
     assert type(task) is Task
+
+
+def test_a_holder_that_cannot_be_watched_is_left_alone():
+    class Sealed(Task):
+        def __init_subclass__(cls):
+            raise TypeError("no heirs")
+
+    task = Sealed()
+    update = task.captured()
+    for i in range(4):
+        update(data(i))
+    assert task.calls == 4 and "no heirs" in update.refusal
 
 
 def test_random_numbers_are_those_of_the_generator():
