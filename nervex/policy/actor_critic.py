@@ -16,7 +16,8 @@ from nervex.policy.config import RolloutCollectConfig, RolloutLearnConfig
 from nervex.rl_utils.adder import Adder
 from nervex.rl_utils.distribution import Logit, masked_logit
 from nervex.rl_utils.trajectory import Trajectory
-from nervex.torch_utils.optimizer import Adam, GuardedOptimizer, RMSprop
+from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
+from nervex.torch_utils.optimizer import Adam, RMSprop
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
 

@@ -17,8 +17,8 @@ from nervex.policy.config import OpenPolicyConfig, PolicyConfig
 from nervex.torch_utils.captured import CapturedFunction
 from nervex.torch_utils.compiled import CompiledFunction, tensor_functions
 from nervex.torch_utils.device import to_device
+from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
 from nervex.torch_utils.lr_schedule import LRSchedule
-from nervex.torch_utils.optimizer import GuardedOptimizer
 from nervex.torch_utils.precision import autocast_dtype
 from nervex.utils.errors import ConfigError, NerveXError, did_you_mean
 from nervex.utils.import_helper import import_object

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
 from nervex.torch_utils.kernel_tape import Recorder, Unrecordable, build_playback
-from nervex.torch_utils.optimizer import GuardedOptimizer
 
 _logger = logging.getLogger("nervex")
 _MAX_SIGNATURES = 8

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from nervex.torch_utils.optimizer import GuardedOptimizer
+from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
 
 _logger = logging.getLogger("nervex")
 _F = TypeVar("_F", bound=Callable[..., Any])
