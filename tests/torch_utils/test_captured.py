@@ -280,33 +280,27 @@ def test_what_depends_on_values_or_comes_from_elsewhere_is_never_played(name):
     assert captured.refusal and not any(captured.tapes)
 
 
+def refusal_of(task):
+    """Why the task's updates are not played, of which each of four has run its Python."""
+    update = task.captured()
+    for i in range(4):
+        update(data(i))
+    assert task.calls == 4
+    return update.refusal
+
+
 def test_modules_of_others_and_hooks_are_never_played():
     task = Task()
     task.model.append(Branch())
-    update = task.captured()
-    for i in range(4):
-        update(data(i))
-    assert task.calls == 4 and "Branch" in update.refusal
-    task, seen = Task(), []
-    task.model.register_forward_hook(lambda *_: seen.append(1))
-    update = task.captured()
-    for i in range(4):
-        update(data(i))
-    assert len(seen) == 4 and "hooks" in update.refusal
-    task, seen = Task(), []
-    task.optimizer.register_step_post_hook(lambda *_: seen.append(1))
-    update = task.captured()
-    for i in range(4):
-        update(data(i))
-    assert len(seen) == 4 and "hooks" in update.refusal
+    assert "Branch" in refusal_of(task)
+    for hook in ("a module's hook", "an optimizer's hook"):
+        task = Task()
+        CHANGES[hook](task)
+        assert "hooks" in refusal_of(task)
 
 
 def test_a_guard_that_counts_is_never_played():
-    task = Task(grad_clip_type="clip_momentum")
-    update = task.captured()
-    for i in range(4):
-        update(data(i))
-    assert task.calls == 4 and "counts" in update.refusal
+    assert "counts" in refusal_of(Task(grad_clip_type="clip_momentum"))
 
 
 @pytest.mark.parametrize("given", [{"x": np.zeros(3)}, {"x": object()}])
