@@ -126,11 +126,21 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x: Tensor, num: int | None = None) -> Tensor:
         """Maps float [B, size_in] to [K, B, size_out], or by the first ``num`` networks to [num, B, size_out]."""
-        x = x.expand(self._num if num is None else num, -1, -1)  # [K, B, size_in]
-        *hidden, last = zip((w[:num] for w in self.weight), (b[:num] for b in self.bias), strict=True)
-        for weight, bias in hidden:
+        layers = list(zip(self.weight, self.bias, strict=True))
+        if num is not None and num < self._num:
+            layers = [(weight[:num], bias[:num]) for weight, bias in layers]
+        x = x.expand(len(layers[0][0]), -1, -1)  # [K, B, size_in]
+        for weight, bias in layers[:-1]:
             x = self._activation(torch.baddbmm(bias, x, weight))
         if not torch.is_autocast_enabled(x.device.type):
-            return torch.baddbmm(last[1], x, last[0])
+            return _last_layer(x, *layers[-1])
         with torch.autocast(x.device.type, enabled=False):  # as OutputLinear
-            return torch.baddbmm(last[1], x.float(), last[0])
+            return _last_layer(x.float(), *layers[-1])
+
+
+def _last_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Returns ``x @ weight + bias`` of float [K, B, in], [K, in, out] and [K, 1, out]. Batched products with a single
+    column take a CPU four to ten times as long as the sum that they are, the more so in backward."""
+    if weight.shape[-1] > 1:
+        return torch.baddbmm(bias, x, weight)
+    return (x * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias

@@ -35,10 +35,10 @@ def test_no_product_for_the_gradient_of_an_input_that_needs_none() -> None:
 
 
 def test_an_ensemble_is_one_batched_product_a_layer() -> None:
-    model = EnsembleMLP(2, 3, [4], 1)
+    model = EnsembleMLP(2, 3, [4], 2)
     with torch.no_grad(), Recorder() as recorder:
         model(torch.randn(7, 3))
-    assert shapes(recorder.products) == [("bmm", [(2, 7, 3), (2, 3, 4)]), ("bmm", [(2, 7, 4), (2, 4, 1)])]
+    assert shapes(recorder.products) == [("bmm", [(2, 7, 3), (2, 3, 4)]), ("bmm", [(2, 7, 4), (2, 4, 2)])]
 
 
 def test_convolutions_with_their_layout() -> None:
