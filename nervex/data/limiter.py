@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _LEFT = 0.01  # of what happened a window ago, in a rate
@@ -42,7 +42,7 @@ class Limiter:
     def state_dict(self) -> dict[str, Any]:
         return {"inserted": self.inserted, "sampled": self.sampled}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.inserted, self.sampled = int(state["inserted"]), int(state["sampled"])
 
 

@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nervex.data.columns import stack
-from nervex.data.replay import Draw, Replay
+from nervex.data.draw import Draw
+from nervex.data.replay import Replay
 from nervex.torch_utils.transfer import AheadCopy
 from nervex.utils.tree import tree_leaves
 
@@ -51,7 +52,8 @@ class AsyncDataLoader:
         num_workers: threads that make items; 0: the one that makes the batch.
         depth: batches made ahead, at least 1.
         timeout_s: longest wait for a batch.
-        thread_bytes: batches of a replay that are smaller and stay on the CPU are gathered by the thread that asks.
+        thread_bytes: batches of a replay that are smaller and stay on the CPU are gathered by the thread that asks,
+            as many at once as take so many bytes together.
     """
 
     def __init__(
@@ -80,12 +82,13 @@ class AsyncDataLoader:
         self._depth = depth
         self._timeout_s = timeout_s
         self._copy = AheadCopy(self._device)
-        self._ahead: deque[tuple[Draw | None, Future[Any]]] = deque()
+        self._ahead: deque[tuple[Draw | None, Any]] = deque()  # what comes: a future, or a batch that is there
         self._thread = ThreadPoolExecutor(1, "nervex-loader")
         self._workers = ThreadPoolExecutor(num_workers, "nervex-loader-worker") if num_workers else None
         self._worker_num = max(num_workers, 1)
         self._thread_bytes = thread_bytes
         self._worth: bool | None = None
+        self._batch_bytes = 0
         self._closed = False
         self._closing = threading.Event()
         self._direct = False  # the source is quick: small batches are made by the thread that asks
@@ -185,6 +188,8 @@ class AsyncDataLoader:
     def _next(self, wanted: int, policy_version: int | None) -> Any:
         """Returns a batch, having others made ready, ``wanted`` of them with it at most; None: no data."""
         made = self._made_ahead()
+        if made is None and self._replay is not None and wanted > 1 and self._worth is False:
+            made = self._made_together(self._replay, wanted, policy_version)
         if made is None and self._replay is not None:
             draw = self._replay.draw(self._batch_size, policy_version)
             made = None if draw is None else self._copy.send(self._replay.fetch(draw))
@@ -197,11 +202,21 @@ class AsyncDataLoader:
             self._ask(min(wanted - 1, self._depth), None if policy_version is None else policy_version + 1)
         return batch
 
+    def _made_together(self, replay: Replay, wanted: int, policy_version: int | None) -> Any:
+        """Makes small batches in one go, which costs little more than one of them; returns the first, or None."""
+        num = min(wanted, self._thread_bytes // max(self._batch_bytes, 1))
+        draws = replay.draw_together(self._batch_size, num, policy_version) if num > 1 else []
+        if not draws:
+            return None
+        batches = replay.fetch_together(draws)
+        self._ahead.extend((draw, (batch, None)) for draw, batch in zip(draws, batches, strict=True))
+        return self._made_ahead()
+
     def _made_ahead(self) -> Any:
         """Returns the next batch if it was made ahead and is still right, else None."""
         while self._ahead:
-            draw, future = self._ahead[0]
-            made = None if draw is not None and draw.taken_back else self._result(future)
+            draw, coming = self._ahead[0]
+            made = None if draw is not None and draw.taken_back else self._result(coming)
             self._ahead.popleft()
             if draw is None:
                 return made
@@ -209,7 +224,9 @@ class AsyncDataLoader:
                 return made  # else the replay has changed, and all of them are to be drawn again
         return None
 
-    def _result(self, future: Future[Any]) -> Any:
+    def _result(self, future: Any) -> Any:
+        if not isinstance(future, Future):
+            return future
         try:
             return future.result(self._timeout_s)
         except TimeoutError as e:
@@ -228,8 +245,8 @@ class AsyncDataLoader:
     def _pays(self, batch: Any) -> bool:
         """Whether a batch is worth a thread: handing over a small one costs more than gathering it."""
         if self._worth is None:
-            size = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-            self._worth = self._device.type != "cpu" or size >= self._thread_bytes
+            self._batch_bytes = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+            self._worth = self._device.type != "cpu" or self._batch_bytes >= self._thread_bytes
         return self._worth
 
     def _ask(self, num: int, policy_version: int | None) -> None:

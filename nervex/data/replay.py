@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +12,12 @@ import torch
 from nervex.config.schema import complete, option
 from nervex.data.block_writer import BlockWriter
 from nervex.data.columns import Columns, to_numpy
+from nervex.data.draw import Before, Draw, split_rows
 from nervex.data.limiter import Limiter, Thruput
 from nervex.data.memory import MemoryPlan, StorageOptions, plan_memory
-from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler
+from nervex.data.sampler import PrioritizedSampler, Sampler, UniformSampler, join_plans
 from nervex.data.storage import RowStorage
-from nervex.data.window import ItemWindow, Plan, Window
+from nervex.data.window import ItemWindow, Window
 from nervex.utils.errors import ConfigError, NumericalError, SpecError
 
 
@@ -50,22 +52,6 @@ class ReplayConfig:
         None, doc="directory of a file, mapped into memory, for columns of more than 256 bytes a row; null: memory"
     )
     max_bytes: int | None = option(None, ge=1, unit="bytes", doc="memory that the rows may take; null: no limit")
-
-
-@dataclass(eq=False)
-class Draw:
-    """Rows chosen for one batch.
-
-    Attributes:
-        plan: windows of the rows.
-        weight: importance weights float32 [B].
-        taken_back: the replay has changed since, and the draw is to be made again.
-    """
-
-    plan: Plan
-    weight: np.ndarray
-    before: dict[str, Any] | None = None
-    taken_back: bool = False
 
 
 class Replay:
@@ -218,7 +204,7 @@ class Replay:
             ahead: the batch is received later, which :meth:`received` tells; until then the draw may be taken back.
         """
         with self._lock:
-            before = self._undo_state() if ahead else None
+            before = self._before() if ahead else None
             if policy_version is not None:
                 self.storage.newest_version = max(self.storage.newest_version, policy_version)
             drawn = None
@@ -226,8 +212,8 @@ class Replay:
                 drawn = self.sampler.sample(self.storage, self.window, batch_size, self._rng)
             if drawn is None:
                 if before is not None:  # it will be tried again when it would have been without
-                    self._rng.bit_generator.state = before["rng"]
-                    self.storage.newest_version = before["newest_version"]
+                    self._rng.bit_generator.state = before.rng
+                    self.storage.newest_version = before.newest_version
                 return None
             draw = Draw(*drawn, before)
             spent = self.storage.use(draw.plan.slot)
@@ -238,13 +224,30 @@ class Replay:
                 self._ahead.append(draw)
             return draw
 
-    def _undo_state(self) -> dict[str, Any]:
+    def draw_together(self, batch_size: int, num: int, policy_version: int | None = None) -> list[Draw]:
+        """Chooses the rows of ``num`` batches in one go: those that as many calls of :meth:`draw` would choose ahead,
+        ``policy_version`` being one more from each to the next. Empty: they are to be drawn one by one."""
+        with self._lock:
+            if self.prioritized or self.storage.limited or not self.limiter.may_sample(num * batch_size):
+                return []
+            before = self._before()
+            drawn = self.sampler.sample_together(self.storage, self.window, batch_size, num, self._rng)
+            if drawn is None:
+                self._rng.bit_generator.state = before.rng
+                return []
+            plans, weight, written, numbers = drawn
+            draws = [
+                Draw(plan, weight, before.later(i, batch_size, policy_version, written, i * numbers))
+                for i, plan in enumerate(plans)
+            ]
+            self.storage.newest_version = before.later(num, batch_size, policy_version, 1, 0).newest_version
+            self.limiter.sampled += num * batch_size
+            self._ahead.extend(draws)
+            return draws
+
+    def _before(self) -> Before:
         assert not self.prioritized, "draws by priority depend on what is learned from the ones before"
-        return {
-            "rng": self._rng.bit_generator.state,
-            "limiter": self.limiter.state_dict(),
-            "newest_version": self.storage.newest_version,
-        }
+        return Before(self._rng.bit_generator.state, self.limiter.state_dict(), self.storage.newest_version)
 
     def fetch(self, draw: Draw) -> Columns:
         """Returns the batch of a draw; of one that was taken back, the batch means nothing."""
@@ -253,6 +256,13 @@ class Replay:
             batch["weight"] = torch.from_numpy(draw.weight)
             batch["index"] = torch.from_numpy(self.storage.row_id(draw.plan.slot))
         return batch
+
+    def fetch_together(self, draws: Sequence[Draw]) -> list[Columns]:
+        """Returns the batches of draws of one size, gathered in one go: parts of common memory."""
+        if self.window.unroll_len > 1:
+            return [self.fetch(draw) for draw in draws]
+        whole = self.fetch(Draw(join_plans([draw.plan for draw in draws]), np.concatenate([d.weight for d in draws])))
+        return split_rows(whole, len(draws[0].weight), len(draws))
 
     def received(self, draw: Draw) -> bool:
         """Learns that the oldest draw made ahead is no longer ahead; returns False if it was taken back before."""
@@ -269,9 +279,10 @@ class Replay:
                 return
             before = self._ahead[0].before
             assert before is not None
-            self._rng.bit_generator.state = before["rng"]
-            self.limiter.load_state_dict(before["limiter"])
-            self.storage.newest_version = before["newest_version"]
+            self._rng.bit_generator.state = before.rng
+            self._rng.integers(0, before.written, size=before.drawn)  # those stay
+            self.limiter.load_state_dict(before.limiter)
+            self.storage.newest_version = before.newest_version
             for draw in self._ahead:
                 self.storage.unuse(draw.plan.slot)
                 draw.taken_back = True

@@ -22,6 +22,12 @@ class Sampler(Protocol):
     ) -> tuple[Plan, np.ndarray] | None:
         """Returns ``(plan, weight)`` of ``size`` complete windows, weight float32 [size]; None: too few rows yet."""
 
+    def sample_together(
+        self, storage: RowStorage, window: Window, size: int, num: int, rng: np.random.Generator
+    ) -> tuple[list[Plan], np.ndarray, int, int] | None:
+        """Returns ``(plans, weight, written, numbers)``: the plans that ``num`` calls of :meth:`sample` would give, for
+        each of which ``numbers`` numbers below ``written`` were drawn. None: it takes those calls."""
+
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
         """Sets the priorities, float [M], of the rows in ``slot``."""
 
@@ -66,13 +72,11 @@ class UniformSampler:
         kept: list[Plan] = []
         missing = size
         for _ in range(_MAX_ROUNDS):
-            plan = _usable(
-                storage, window, storage.start_slot(rng.integers(0, written, size=missing + missing // 4 + 4))
-            )
+            plan = _usable(storage, window, storage.start_slot(rng.integers(0, written, size=_candidate_num(missing))))
             kept.append(plan.take(np.flatnonzero(plan.ok)[:missing]))
             missing -= len(kept[-1].slot)
             if missing == 0:
-                drawn = kept[0] if len(kept) == 1 else _join(kept)
+                drawn = kept[0] if len(kept) == 1 else join_plans(kept)
                 if storage.max_use == np.inf or _within_limit(storage, drawn.slot):
                     return drawn, weight
                 break
@@ -84,6 +88,22 @@ class UniformSampler:
             return (plan.take(rng.choice(usable, size=size)), weight) if len(usable) else None
         uses = np.repeat(usable, (storage.max_use - storage.use_count[plan.slot[usable]]).astype(np.int64))
         return (plan.take(rng.choice(uses, size=size, replace=False)), weight) if len(uses) >= size else None
+
+    def sample_together(
+        self, storage: RowStorage, window: Window, size: int, num: int, rng: np.random.Generator
+    ) -> tuple[list[Plan], np.ndarray, int, int] | None:
+        written, numbers = storage.start_num, _candidate_num(size)
+        if written <= 0 or storage.limited:
+            return None
+        plan = window.plan(storage, storage.start_slot(rng.integers(0, written, size=num * numbers)))
+        ok = plan.ok.reshape(num, numbers)
+        rank = ok.cumsum(axis=1)
+        if rank[:, -1].min() < size:
+            return None
+        taken = plan.take(np.flatnonzero(ok & (rank <= size)))
+        parts = [slice(first, first + size) for first in range(0, num * size, size)]
+        plans = [Plan(taken.slot[part], taken.steps[part], taken.ok[part]) for part in parts]
+        return plans, np.ones(size, dtype=np.float32), written, numbers
 
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
         """Priorities do not matter here."""
@@ -146,6 +166,11 @@ class PrioritizedSampler:
         assert plan.ok.all(), "a row without a complete window has a priority"
         return plan, weight
 
+    def sample_together(
+        self, storage: RowStorage, window: Window, size: int, num: int, rng: np.random.Generator
+    ) -> None:
+        """What is learned from a batch decides about the next."""
+
     def update(self, slot: np.ndarray, priority: np.ndarray) -> None:
         self.priorities.update(slot, priority)
 
@@ -162,5 +187,11 @@ class PrioritizedSampler:
         self.priorities.load_state_dict(state)
 
 
-def _join(plans: list[Plan]) -> Plan:
+def _candidate_num(size: int) -> int:
+    """Rows that are drawn for a batch of ``size``, some of which are no samples."""
+    return size + size // 4 + 4
+
+
+def join_plans(plans: list[Plan]) -> Plan:
+    """Returns one plan of the candidates of all."""
     return Plan(*(np.concatenate([getattr(p, f) for p in plans]) for f in ("slot", "steps", "ok")))

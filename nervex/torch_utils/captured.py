@@ -8,6 +8,7 @@ it does the second time; from then on the tape is played.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -65,8 +66,7 @@ class CapturedFunction:
     def __call__(self, data: Any) -> Any:
         if self.refusal is not None or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling():
             return self._function(data)
-        for optimizer in self._optimizers:
-            optimizer.prepare()
+        states = [optimizer.prepare() for optimizer in self._optimizers]
         inputs: list[Tensor] = []
         try:
             key = _signature(data, inputs)
@@ -76,7 +76,7 @@ class CapturedFunction:
         if tape is not None:
             if tape.is_hooked():
                 return self._function(data)
-            if tape.is_sound():
+            if tape.is_sound(states):
                 return tape.play(inputs)
         if key in self._tapes:
             return self._record(key, data, inputs)
@@ -124,7 +124,7 @@ class _Live:
 
     def __init__(self, modules: Sequence[nn.Module], optimizers: Sequence[GuardedOptimizer], holder: Any) -> None:
         self.places: list[tuple[dict[str, Any], str, Tensor]] = []
-        self.optimizers = [(optimizer, optimizer.state_tensors()) for optimizer in optimizers]
+        self.optimizers = [(optimizer, optimizer.prepare()) for optimizer in optimizers]
         parts = [part for module in modules for part in module.modules()]
         for part in parts:
             for kept in (part._parameters, part._buffers, vars(part)):
@@ -161,7 +161,10 @@ class _Tape:
         self._attributes = attributes
         self._read = read
         self._module_hooks = live.hooks
-        self._places = [(kept, name, t, t.data_ptr()) for kept, name, t in live.places if id(t) in used]
+        places = [place for place in live.places if id(place[2]) in used]
+        self._tensors = [tensor for _, _, tensor in places]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._held = _by_owner(places)
         self._optimizers = live.optimizers
 
     def is_hooked(self) -> bool:
@@ -172,12 +175,17 @@ class _Tape:
             or any(optimizer.hooked for optimizer, _ in self._optimizers)
         )
 
-    def is_sound(self) -> bool:
-        """Whether all tensors and attributes are what they were."""
+    def is_sound(self, states: Sequence[list[Tensor]]) -> bool:
+        """Whether all tensors and attributes are what they were; ``states`` are those of the optimizers now."""
+        try:
+            there = all(all(map(is_, get(kept), tensors)) for kept, get, tensors in self._held)
+        except KeyError:
+            return False
         return (
-            all(kept.get(name) is t and t.data_ptr() == p for kept, name, t, p in self._places)
+            there
+            and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
             and all(_is_same(self._attributes.get(name), value) for name, value in self._read)
-            and all(optimizer.state_tensors() is state for optimizer, state in self._optimizers)
+            and all(now is then for now, (_, then) in zip(states, self._optimizers, strict=True))
         )
 
     def play(self, inputs: Sequence[Tensor]) -> Any:
@@ -191,6 +199,19 @@ class _Tape:
         for p, grad in zip(self._trained, gradients, strict=True):
             p.grad = grad
         return output
+
+
+def _by_owner(
+    places: Sequence[tuple[dict[str, Any], str, Tensor]],
+) -> list[tuple[dict[str, Any], Callable[[Any], tuple[Any, ...]], list[Tensor]]]:
+    """Returns for each dict what gets its tensors, all in one call, and those that it must get."""
+    owned: dict[int, tuple[dict[str, Any], list[str], list[Tensor]]] = {}
+    for kept, name, tensor in places:
+        _, names, tensors = owned.setdefault(id(kept), (kept, [], []))
+        names.append(name)
+        tensors.append(tensor)
+    # the first one twice, since of a single name itemgetter makes no tuple
+    return [(kept, itemgetter(*names, names[0]), [*tensors, tensors[0]]) for kept, names, tensors in owned.values()]
 
 
 def _is_same(value: Any, before: Any) -> bool:

@@ -23,7 +23,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
 
     _guard: GradGuard
     _groups: list["HeldGroup"] | None = None  # what descend() reads; None: to be made
-    _state_tensors: list[Tensor] | None = None
+    _state_tensors: list[Tensor]
     _settings: list[Any] | None = None  # options and frozen parameters that these are of
 
     @property
@@ -86,14 +86,12 @@ class GuardedOptimizer(torch.optim.Optimizer):
             p._post_accumulate_grad_hooks for group in self.param_groups for p in group["params"]
         )
 
-    def state_tensors(self) -> list[Tensor]:
-        """Returns the tensors that :meth:`descend` reads and writes; the same list until they are others."""
-        self.prepare()
-        assert self._state_tensors is not None
-        return self._state_tensors
+    def prepare(self) -> list[Tensor]:
+        """Brings what :meth:`descend` reads up to date: states of all parameters, learning rates as tensors.
 
-    def prepare(self) -> None:
-        """Brings what :meth:`descend` reads up to date: states of all parameters, learning rates as tensors."""
+        Returns:
+            The tensors that :meth:`descend` reads and writes; the same list until they are others.
+        """
         settings = [
             ([p.requires_grad for p in group["params"]], *(v for k, v in group.items() if k not in ("params", "lr")))
             for group in self.param_groups
@@ -108,6 +106,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
             self._state_tensors = [*self._guard.tensors, *(t for held in self._groups for t in held.tensors)]
         for held in self._groups:
             held.refresh()
+        return self._state_tensors
 
     def _descend(
         self, loss: Tensor, move: Callable[["HeldGroup", Sequence[Tensor | None]], None]

@@ -13,6 +13,7 @@ from replay_twin import Feeder, make_replay
 from nervex.data.loader import AsyncDataLoader
 from nervex.data.window import NStepWindow
 from nervex.torch_utils import load_state, save_state
+from nervex.utils.tree import tree_leaves
 
 PLANS = [[(3, "terminated"), (5, "truncated")], [(7, "truncated")]]
 ANY_SIZE = {"thread_bytes": 0}
@@ -44,12 +45,13 @@ steps = st.lists(
 @given(
     steps, st.integers(1, 4),
     st.sampled_from([{}, {"max_reuse": 2}, {"sampler": "prioritized"}, {"samples_per_insert": 3.0}]),
-    st.booleans(), st.booleans(),
+    st.booleans(), st.booleans(), st.sampled_from([{}, ANY_SIZE]),
 )  # fmt: skip
-def test_batches_are_exactly_those_of_no_loader(operations, depth, cfg, learns, inside):
-    """Blocks of updates, left early or whole, with rows, states and priorities that come within them or after."""
+def test_batches_are_exactly_those_of_no_loader(operations, depth, cfg, learns, inside, size):
+    """Blocks of updates, left early or whole, with rows, states and priorities that come within them or after; by a
+    thread, or small ones in one go."""
     (one, feeder), (two, other) = filled(rows=6, **cfg), filled(rows=6, **cfg)
-    with AsyncDataLoader(two, 4, depth=depth, **ANY_SIZE) as loader:
+    with AsyncDataLoader(two, 4, depth=depth, **size) as loader:
         for operation, *args in operations:
             if operation == "push":
                 feeder.push([0, 1], args[0])
@@ -89,10 +91,11 @@ def test_it_does_look_ahead():
         assert replay.limiter.sampled == 24
 
 
-def test_a_run_resumed_in_the_middle_of_a_block(tmp_path):
+@pytest.mark.parametrize(("cfg", "size"), [({"max_reuse": 4}, ANY_SIZE), ({}, ANY_SIZE), ({}, {})])
+def test_a_run_resumed_in_the_middle_of_a_block(tmp_path, cfg, size):
     """A checkpoint after 2 of 6 batches, while others are in flight, holds none of them; both runs go on alike."""
-    replay, feeder = filled(sampler="uniform", max_reuse=4)
-    with AsyncDataLoader(replay, 4, depth=3, **ANY_SIZE) as loader:
+    replay, feeder = filled(sampler="uniform", **cfg)
+    with AsyncDataLoader(replay, 4, depth=3, **size) as loader:
         went_on = []
         for i, batch in enumerate(loader.batches(6)):
             if i == 2:
@@ -103,7 +106,7 @@ def test_a_run_resumed_in_the_middle_of_a_block(tmp_path):
                 went_on.append(plain(batch))
         feeder.push([0, 1], 3)
         went_on += [plain(batch) for batch in loader.batches(2)]
-    other, other_feeder = filled(seed=9, sampler="uniform", max_reuse=4)
+    other, other_feeder = filled(seed=9, sampler="uniform", **cfg)
     other.load_state_dict(load_state(tmp_path / "state")[0])
     resumed = [plain(other.sample(4)) for _ in range(3)]
     other_feeder.push([0, 1], 3)
@@ -123,7 +126,58 @@ def test_priorities_are_never_looked_past():
 def test_small_batches_are_not_worth_a_thread():
     replay, _ = filled()
     with AsyncDataLoader(replay, 4) as loader:
-        assert [len(replay._ahead) for _ in loader.batches(3)] == [0, 0, 0]
+        assert [len(replay._ahead) for _ in loader.batches(1)] == [0]
+        threads = threading.active_count()
+        assert [len(replay._ahead) for _ in loader.batches(5)] == [4, 3, 2, 1, 0], "gathered in one go"
+        assert threading.active_count() == threads
+
+
+def test_as_many_small_batches_in_one_go_as_fit():
+    replay, _ = filled()
+    with AsyncDataLoader(replay, 4) as loader:
+        size = sum(v.nbytes for v in tree_leaves(next(loader.batches(1))))
+    with AsyncDataLoader(replay, 4, thread_bytes=3 * size + 1) as loader:
+        assert [len(replay._ahead) for _ in loader.batches(8)] == [0, 2, 1, 0, 2, 1, 0, 0]
+
+
+def test_draws_in_one_go_are_those_one_by_one():
+    """Many enough that some batches need a second round of candidates, and none is drawn in one go then."""
+    one, feeder = filled(rows=9)
+    two, other = filled(rows=9)
+    together = 0
+    for i in range(300):
+        draws = two.draw_together(6, 3, i)
+        together += len(draws) > 0
+        for j in range(3):
+            batch = two.fetch_together(draws)[j] if draws else two.sample(6, i + j)
+            assert plain(batch) == plain(one.sample(6, i + j))
+            assert not draws or two.received(draws[j])
+        assert repr(one.state_dict()) == repr(two.state_dict())
+        feeder.push([0, 1], 1)
+        other.push([0, 1], 1)
+    assert 0 < together < 300
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_draws_in_one_go_are_taken_back_to_where_they_are_left(left):
+    one, _ = filled()
+    two, _ = filled()
+    draws = two.draw_together(4, 4, policy_version=7)
+    for i in range(left):
+        assert plain(two.fetch(draws[i])) == plain(one.sample(4, 7 + i))
+        two.received(draws[i])
+    assert repr(one.state_dict()) == repr(two.state_dict())
+    assert [draw.taken_back for draw in draws] == [i >= left for i in range(4)]
+    assert plain(two.sample(4, 7 + left)) == plain(one.sample(4, 7 + left))
+
+
+@pytest.mark.parametrize("cfg", [{"max_reuse": 4}, {"sampler": "prioritized"}, {"samples_per_insert": 0.9}])
+def test_what_is_not_drawn_in_one_go(cfg):
+    """Where one draw decides about the next, or there are not enough rows for all."""
+    replay, _ = filled(**cfg)
+    before = repr(replay.state_dict())
+    assert replay.draw_together(6, 4) == []
+    assert repr(replay.state_dict()) == before
 
 
 def test_staleness_counts_from_the_iteration_of_each_batch():

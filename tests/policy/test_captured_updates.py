@@ -33,7 +33,7 @@ def weights(policy):
     return {
         **policy.model.state_dict(),
         **{f"{name} {i}": t for name, part in vars(policy).items() if isinstance(part, torch.optim.Optimizer)
-           for i, t in enumerate(part.state_tensors())},
+           for i, t in enumerate(part.prepare())},
     }  # fmt: skip
 
 
