@@ -14,7 +14,7 @@ from nervex.data.window import Plan
 class Before:
     """What a draw that was made ahead has changed, as it was before."""
 
-    rng: dict[str, Any]
+    rng: Mapping[str, Any]
     limiter: Mapping[str, Any]
     newest_version: int
     written: int = 1

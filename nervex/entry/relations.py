@@ -200,6 +200,10 @@ def _check_rollout(main: dict[str, Any], source: ConfigSource, env_num: int) -> 
         fail(source, ("actor", "n_episode"), f"is given with traj_len: {traj_len}, where rollouts of that length are "
              "collected; give n_sample, or traj_len: inf")  # fmt: skip
     actor["n_sample"] = actor["n_sample"] or rows
+    if actor["n_sample"] < rows:
+        fail(source, ("actor", "n_sample"), f"is {actor['n_sample']}, less than a rollout of traj_len = {traj_len} "
+             f"rows of each of {env_num} envs; give {rows} or more, leave the key out, or make traj_len "
+             "shorter")  # fmt: skip
     if traj_len % unroll_len:
         fail(source, ("policy", "collect", "unroll_len"), f"is {unroll_len}, which does not divide traj_len = "
              f"{traj_len}; rollouts are cut into unrolls")  # fmt: skip

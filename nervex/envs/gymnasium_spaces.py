@@ -17,6 +17,7 @@ from nervex.utils.errors import ConfigError, SpecError
 Space = gymnasium.spaces.Space[Any]
 Converter = Callable[[Any], Any]
 
+_LISTED = 1024  # actions of a discrete space that are kept as numbers
 _SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
 
 
@@ -156,11 +157,14 @@ def _multi_discrete_observation(space: gymnasium.spaces.MultiDiscrete, where: st
 
 
 def _discrete_action(n: int, start: int, where: str) -> tuple[EnvElementInfo, Converter]:
-    def decode(action: Any) -> int:
+    # as Gymnasium's own spaces sample them, whose check of a Python int takes longer than one of these
+    numbers = [np.int64(start + index) for index in range(min(n, _LISTED))]
+
+    def decode(action: Any) -> np.int64:
         index = operator.index(action)
         if not 0 <= index < n:
             raise SpecError(f"action {index} for the {where} is not among its {n} actions, 0 to {n - 1}")
-        return index + start
+        return numbers[index] if index < _LISTED else np.int64(start + index)
 
     return EnvElementInfo(n, {"min": 0, "max": n - 1, "dtype": np.int64, "kind": "discrete"}), decode
 

@@ -63,6 +63,16 @@ def test_a_rollout_without_a_length_has_the_default_one_of_the_policy(policy_typ
     parts.close()
 
 
+def test_a_rollout_holds_a_block_of_each_env() -> None:
+    """Fewer rows would leave calls of the actor that bring nothing to learn from."""
+    source = minimal("ppo", collect={"traj_len": 16})
+    assert compile_config(apply_overrides(source, ["actor.n_sample=32"])).cfg.actor.n_sample == 32
+    with pytest.raises(
+        ConfigError, match=r"actor\.n_sample' .*is 31, less than a rollout of traj_len = 16 rows.*32 or"
+    ):
+        compile_config(apply_overrides(source, ["actor.n_sample=31"]))
+
+
 def test_sequences_without_a_length_have_the_default_one_of_the_policy() -> None:
     cfg = compile_config(minimal("r2d2")).cfg
     length = POLICY_REGISTRY.get("r2d2").config_class().collect.unroll_len

@@ -158,10 +158,15 @@ def test_unsupported_spaces_name_the_supported_ones(space, name):
 
 @pytest.mark.parametrize("start", [0, 3, -1])
 def test_discrete_action_adds_the_start(start):
-    element, action = _act(spaces.Discrete(4, start=start), np.int64(2))
+    space = spaces.Discrete(4, start=start)
+    element, action = _act(space, 2)
     assert element == EnvElementInfo(4, {"min": 0, "max": 3, "dtype": np.int64, "kind": "discrete"})
     assert action == 2 + start
-    assert type(action) is int
+    assert type(action) is type(space.sample()) is np.int64
+
+
+def test_discrete_actions_of_a_space_too_large_to_list():
+    assert [_act(spaces.Discrete(5000, start=7), n)[1] for n in (0, 1023, 1024, 4999)] == [7, 1030, 1031, 5006]
 
 
 @pytest.mark.parametrize("action", [-1, 4])
