@@ -17,15 +17,19 @@ from nervex.utils.tree import tree_map
 
 class LiveState(Mapping):
     """State dict of a module, made when it is first looked into: a target network that copies every 100th time costs
-    nothing the other 99."""
+    nothing the other 99.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    Attributes:
+        module: whose state it is.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
         self._state: Mapping[str, Tensor] | None = None
 
     def _read(self) -> Mapping[str, Tensor]:
         if self._state is None:
-            self._state = self._model.state_dict()
+            self._state = self.module.state_dict()
         return self._state
 
     def __getitem__(self, key: str) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nervex.agent.plugin import AgentPlugin, Forward
 from nervex.torch_utils.device import device_of
+from nervex.torch_utils.held import Held, module_places
 from nervex.utils.errors import ConfigError, SpecError, did_you_mean
 from nervex.utils.tree import tree_leaves, tree_map, tree_map_
 
@@ -146,7 +147,7 @@ class TargetPlugin(AgentPlugin):
         assign:    every ``freq``-th update copies them
         momentum:  p ← (1 − θ)·p + θ·p_main
 
-    Parameters and floating-point buffers take part alike; integer buffers are copied.
+    Buffers are copied by both: statistics are no slower than the rows that they are of.
 
     Args:
         update_type: ``'assign'`` or ``'momentum'``.
@@ -166,9 +167,10 @@ class TargetPlugin(AgentPlugin):
         self._theta = float(update_kwargs.get("theta", 0.0))
         self._count = 0
         self._model: nn.Module | None = None
+        self._pairs: _Pairs | None = None
 
     def bind(self, model: nn.Module) -> None:
-        self._model = model
+        self._model, self._pairs = model, None
         for p in model.parameters():
             p.requires_grad_(False)
 
@@ -179,15 +181,9 @@ class TargetPlugin(AgentPlugin):
         self._count += 1
         if self._freq and not direct and self._count % self._freq:
             return
-        own = self._model.state_dict()
-        names = list(own)
-        if direct or self._freq:
-            torch._foreach_copy_([own[n] for n in names], [state_dict[n] for n in names])
-            return
-        moving = [n for n, _ in self._model.named_parameters()]
-        torch._foreach_lerp_([own[n] for n in moving], [state_dict[n] for n in moving], self._theta)
-        for name in own.keys() - set(moving):  # statistics and the like
-            own[name].copy_(state_dict[name])
+        if self._pairs is None or not self._pairs.serve(state_dict):
+            self._pairs = _Pairs(self._model, state_dict)
+        self._pairs.move(1.0 if direct or self._freq else self._theta)
 
     def reset(self, data_id: Tensor | None = None, **kwargs: Any) -> None:
         """Starts counting updates anew."""
@@ -198,6 +194,42 @@ class TargetPlugin(AgentPlugin):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._count = int(state["count"])
+
+
+class _Pairs:
+    """The tensors of a target network with those that they follow, found once for as long as they are the same.
+
+    Args:
+        model: the target network.
+        state_dict: of the main model.
+    """
+
+    def __init__(self, model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+        self._source = getattr(state_dict, "module", None)
+        main = state_dict if self._source is None else self._source.state_dict(keep_vars=True)
+        own = model.state_dict(keep_vars=True)
+        moving = [name for name, _ in model.named_parameters()]
+        rest = [name for name in own if name not in set(moving)]
+        self._moving = [own[name] for name in moving], [main[name] for name in moving]
+        self._copied = [own[name] for name in rest], [main[name] for name in rest]
+        models = [model] if self._source is None else [model, self._source]
+        places = [place for m in models for place in module_places(m)]
+        held = {id(value) for _, _, value in places}
+        self._lasting = self._source is not None and all(id(t) in held for t in (*own.values(), *main.values()))
+        self._held = Held(places)
+
+    def serve(self, state_dict: Mapping[str, Tensor]) -> bool:
+        """Returns whether these are still the tensors of target network and ``state_dict``."""
+        return self._lasting and getattr(state_dict, "module", None) is self._source and self._held.unchanged()
+
+    def move(self, theta: float) -> None:
+        """Moves the parameters by the part ``theta`` toward the main ones, and copies the buffers."""
+        if theta == 1.0:
+            torch._foreach_copy_(*self._moving)
+        else:
+            torch._foreach_lerp_(*self._moving, theta)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
 
 
 class TeacherPlugin(AgentPlugin):

@@ -10,6 +10,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "find_leaves": "nervex.kernels.tree",
         "set_leaves": "nervex.kernels.tree",
+        "look_up_images": "nervex.kernels.images",
         "write_rows": "nervex.kernels.records",
         "nstep_windows": "nervex.kernels.windows",
         "gae": "nervex.kernels.returns",

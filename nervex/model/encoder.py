@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nervex.model.mlp import mlp
+from nervex.torch_utils.images import unit_images
 from nervex.utils.errors import ConfigError, did_you_mean
 
 ObsDim = int | Sequence[int] | Mapping[str, Any]
@@ -220,9 +221,12 @@ def _vector_length(obs_dim: int | Sequence[int]) -> int:
 def _image(obs: Tensor) -> Tensor:
     """Returns images as floats; on a CPU with the channels innermost in memory, which its convolutions run up to twice
     as fast on."""
-    layout = torch.channels_last if obs.device.type == "cpu" else torch.contiguous_format
+    on_cpu = obs.device.type == "cpu"
+    layout = torch.channels_last if on_cpu else torch.contiguous_format
     if obs.is_floating_point():
         return obs.contiguous(memory_format=layout)
+    if on_cpu and obs.dtype == torch.uint8 and not torch.compiler.is_compiling():
+        return unit_images(obs)  # type: ignore[no-any-return]
     return obs.to(torch.float32, memory_format=layout).div_(255.0)
 
 

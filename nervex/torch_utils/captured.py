@@ -8,13 +8,13 @@ it does the second time; from then on the tape is played.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import is_, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
+from nervex.torch_utils.held import Held, Place
 from nervex.torch_utils.kernel_tape import Recorder, Unrecordable, build_playback
 
 _logger = logging.getLogger("nervex")
@@ -123,12 +123,13 @@ class _Live:
     """The tensors that are read and written where they lie, with the places where they are kept."""
 
     def __init__(self, modules: Sequence[nn.Module], optimizers: Sequence[GuardedOptimizer], holder: Any) -> None:
-        self.places: list[tuple[dict[str, Any], str, Tensor]] = []
+        self.places: list[Place] = []
         self.optimizers = [(optimizer, optimizer.prepare()) for optimizer in optimizers]
         parts = [part for module in modules for part in module.modules()]
         for part in parts:
             for kept in (part._parameters, part._buffers, vars(part)):
                 self._add(kept)
+        self.parts = [(part._modules, name, child) for part in parts for name, child in part._modules.items()]
         self.hooks = [getattr(part, name) for part in parts for name in _HOOKS]
         if holder is not None:
             self._add(vars(holder))
@@ -164,7 +165,7 @@ class _Tape:
         places = [place for place in live.places if id(place[2]) in used]
         self._tensors = [tensor for _, _, tensor in places]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._held = _by_owner(places)
+        self._held = Held([*places, *live.parts])
         self._optimizers = live.optimizers
 
     def is_hooked(self) -> bool:
@@ -177,12 +178,8 @@ class _Tape:
 
     def is_sound(self, states: Sequence[list[Tensor]]) -> bool:
         """Whether all tensors and attributes are what they were; ``states`` are those of the optimizers now."""
-        try:
-            there = all(all(map(is_, get(kept), tensors)) for kept, get, tensors in self._held)
-        except KeyError:
-            return False
         return (
-            there
+            self._held.unchanged()
             and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
             and all(_is_same(self._attributes.get(name), value) for name, value in self._read)
             and all(now is then for now, (_, then) in zip(states, self._optimizers, strict=True))
@@ -199,19 +196,6 @@ class _Tape:
         for p, grad in zip(self._trained, gradients, strict=True):
             p.grad = grad
         return output
-
-
-def _by_owner(
-    places: Sequence[tuple[dict[str, Any], str, Tensor]],
-) -> list[tuple[dict[str, Any], Callable[[Any], tuple[Any, ...]], list[Tensor]]]:
-    """Returns for each dict what gets its tensors, all in one call, and those that it must get."""
-    owned: dict[int, tuple[dict[str, Any], list[str], list[Tensor]]] = {}
-    for kept, name, tensor in places:
-        _, names, tensors = owned.setdefault(id(kept), (kept, [], []))
-        names.append(name)
-        tensors.append(tensor)
-    # the first one twice, since of a single name itemgetter makes no tuple
-    return [(kept, itemgetter(*names, names[0]), [*tensors, tensors[0]]) for kept, names, tensors in owned.values()]
 
 
 def _is_same(value: Any, before: Any) -> bool:

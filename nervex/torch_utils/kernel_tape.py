@@ -80,7 +80,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # what an operation does within is its own affair
+            output = func(*args, **(kwargs or {}))
         by_mask = func in _INDEXING and any(x.dtype in (torch.bool, torch.uint8) for x in _tensors(args[1]))
         if by_mask or (func not in _INDEXING and any(tag in _DEPENDS_ON_VALUES for tag in func.tags)):
             self.refusal = f"{func} makes its course depend on values"

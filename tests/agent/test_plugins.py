@@ -1,12 +1,11 @@
 """What each plugin does to a forward: numbers, frequencies, lanes, states."""
 
-import copy
 import math
 
 import pytest
 import torch
 from torch import nn
-from toy_models import Echo, Noisy
+from toy_models import Echo
 
 from nervex.agent import Agent
 from nervex.rl_utils.distribution import log_prob
@@ -277,112 +276,6 @@ class TestActionNoise:
     def test_unknown_noise(self):
         with pytest.raises(ConfigError, match="unknown noise 'uo'"):
             self.noisy(0.0, noise_type="uo")
-
-
-def target_agent(model, **kwargs):
-    agent = Agent(model)
-    agent.add_model("target", **kwargs)
-    return agent
-
-
-class TestTarget:
-    def test_assign_copies_at_every_freq_th_update(self):
-        model = Echo(0.0)
-        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 3})
-        held = []
-        for i in range(1, 8):
-            model.weight.data.fill_(float(i))
-            agent.target_update(agent.state_dict()["model"])
-            held.append(agent.target_model.weight.item())
-        assert held == [0, 0, 3, 3, 3, 6, 6]
-
-    def test_reset_starts_counting_anew(self):
-        model = Echo(0.0)
-        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 2})
-        model.weight.data.fill_(1.0)
-        agent.target_update(agent.state_dict()["model"])
-        agent.target_reset()
-        agent.target_update(agent.state_dict()["model"])
-        assert agent.target_model.weight.item() == 0.0
-        agent.target_update(agent.state_dict()["model"])
-        assert agent.target_model.weight.item() == 1.0
-
-    def test_the_count_is_in_the_state(self):
-        def fresh():
-            return target_agent(Echo(0.0), update_type="assign", update_kwargs={"freq": 2})
-
-        first, second = fresh(), fresh()
-        first.target_update(first.state_dict()["model"])
-        second.load_full_state(first.full_state())
-        second.target_update({"weight": torch.tensor(4.0)})
-        assert second.target_model.weight.item() == 4.0
-
-    @pytest.mark.parametrize(
-        "kwargs",
-        [
-            {"update_type": "assign", "update_kwargs": {"freq": 100}},
-            {"update_type": "momentum", "update_kwargs": {"theta": 0.01}},
-        ],
-    )
-    def test_direct_copies_at_once(self, kwargs):
-        model = Noisy()
-        agent = target_agent(model, **kwargs)
-        agent.mode(train=True)
-        agent.forward(torch.randn(8, 2))
-        model.linear.weight.data.fill_(2.0)
-        agent.target_update(agent.state_dict()["model"], direct=True)
-        own, main = agent.target_model.state_dict(), model.state_dict()
-        assert all(torch.equal(own[k], main[k]) for k in main)
-
-    def test_momentum_numbers(self):
-        model = Echo(0.0)
-        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.25})
-        model.weight.data.fill_(8.0)
-        held = []
-        for _ in range(3):
-            agent.target_update(agent.state_dict()["model"])
-            held.append(agent.target_model.weight.item())
-        assert held == [2.0, 3.5, 4.625]  # p + (p_main − p) / 4
-
-    def test_buffers_follow_too(self):
-        """Defect 14: the running statistics of the target stayed those of its birth."""
-        torch.manual_seed(0)
-        model = Noisy()
-        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.5})
-        agent.mode(train=True)
-        for _ in range(3):
-            agent.forward(torch.randn(16, 2) + 10)
-        moving = {k for k, _ in model.named_parameters()}  # statistics are copied: they are no slower than the rows
-        expected = {k: (v + w) / 2 if k in moving else v for (k, v), w in
-                    zip(model.state_dict().items(), agent.target_model.state_dict().values(), strict=True)}  # fmt: skip
-        agent.target_update(agent.state_dict()["model"])
-        own = agent.target_model.state_dict()
-        assert own["norm.running_mean"].min() > 1 and own["norm.num_batches_tracked"].item() == 3
-        assert all(torch.allclose(own[k].float(), expected[k].float()) for k in expected)
-
-    def test_the_tensors_stay_the_same_ones(self):
-        model = Noisy()
-        agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.5})
-        before = {k: v.data_ptr() for k, v in agent.target_model.state_dict().items()}
-        agent.target_update(agent.state_dict()["model"])
-        assert {k: v.data_ptr() for k, v in agent.target_model.state_dict().items()} == before
-
-    def test_the_target_and_the_main_model_share_nothing(self):
-        model = Noisy()
-        agent = target_agent(model, update_type="assign", update_kwargs={"freq": 1})
-        agent.target_update(agent.state_dict()["model"])
-        before = copy.deepcopy(agent.target_model.state_dict())
-        with torch.no_grad():
-            for tensor in model.state_dict().values():
-                tensor.add_(1)
-        after = agent.target_model.state_dict()
-        assert all(torch.equal(after[k], before[k]) for k in before)
-
-    def test_what_it_refuses(self):
-        with pytest.raises(ConfigError, match=r"target: unknown update_type 'asign'; did you mean 'assign'"):
-            target_agent(Echo(), update_type="asign", update_kwargs={"freq": 1})
-        with pytest.raises(ConfigError, match=r"target: update_kwargs {'freq': 1} lacks 'theta'"):
-            target_agent(Echo(), update_type="momentum", update_kwargs={"freq": 1})
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -171,6 +171,7 @@ def double(*params):
 CHANGES = {
     "a plain value": lambda task: setattr(task, "factor", 3.0),
     "another object": lambda task: setattr(task, "options", {"factor": 2.0}),
+    "a part": lambda task: task.model.__setitem__(1, nn.Sigmoid()),
     "an option": lambda task: task.optimizer.param_groups[0].update(weight_decay=0.5),
     "frozen": lambda task: task.model[0].weight.requires_grad_(False),
     "a tensor's hook": lambda task: task.model[0].weight.register_hook(lambda grad: grad * 2),

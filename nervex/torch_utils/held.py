@@ -1,0 +1,43 @@
+"""Whether what modules and other objects hold is still what they held before, asked before every update."""
+
+from collections.abc import Iterable, Iterator
+from operator import is_, itemgetter
+from typing import Any
+
+from torch import nn
+
+Place = tuple[dict[str, Any], str, Any]
+"""The attributes that something keeps, a name among them, and its value."""
+
+
+class Held:
+    """Values at the places where they were found.
+
+    Args:
+        places: to be watched.
+    """
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        owned: dict[int, tuple[dict[str, Any], list[str], list[Any]]] = {}
+        for kept, name, value in places:
+            _, names, values = owned.setdefault(id(kept), (kept, [], []))
+            names.append(name)
+            values.append(value)
+        # one call gets all values of an owner; the first one twice, since of a single name itemgetter makes no tuple
+        self._owned = [
+            (kept, itemgetter(*names, names[0]), [*values, values[0]]) for kept, names, values in owned.values()
+        ]
+
+    def unchanged(self) -> bool:
+        """Returns whether the same objects are still there."""
+        try:
+            return all(all(map(is_, get(kept), values)) for kept, get, values in self._owned)
+        except KeyError:
+            return False
+
+
+def module_places(module: nn.Module) -> Iterator[Place]:
+    """Yields the parts, parameters and buffers of a module and of all its parts."""
+    for part in module.modules():
+        for kept in (part._modules, part._parameters, part._buffers):
+            yield from ((kept, name, value) for name, value in kept.items())
