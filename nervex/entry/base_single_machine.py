@@ -24,6 +24,7 @@ from nervex.policy.config import EpsCommandConfig
 from nervex.rl_utils.exploration import epsilon_greedy
 from nervex.torch_utils.checkpoint import CheckpointManager
 from nervex.torch_utils.device import pick_threads
+from nervex.torch_utils.heap import keep_freed_memory
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import ConfigError
 from nervex.utils.tree import tree_map
@@ -225,6 +226,7 @@ class SingleMachineRunner(ABC):
     def _build(self) -> None:
         cfg, seeds = self._cfg, self._seeds
         set_seed(seeds["torch"])  # again: what happened since does not matter
+        keep_freed_memory()
         torch.set_flush_denormal(True)  # Adam's moments of idle units decay into denormals, which are slow
         parameters = sum(p.numel() for p in self._learner.agent.model.parameters())
         torch.set_num_threads(pick_threads(parameters, cfg.learner.batch_size))

@@ -16,6 +16,7 @@ from nervex.entry.compile_config import CompiledConfig
 from nervex.entry.offline_data import open_for_run
 from nervex.policy.base_policy import Policy
 from nervex.torch_utils.device import pick_threads
+from nervex.torch_utils.heap import keep_freed_memory
 from nervex.torch_utils.precision import set_matmul_precision
 from nervex.torch_utils.seeds import set_seed
 from nervex.utils.errors import ConfigError, MissingKeyError
@@ -135,6 +136,7 @@ def build_parts(compiled: CompiledConfig, model: torch.nn.Module | None = None, 
     seeds = child_seeds(cfg.seed)
     set_seed(seeds["torch"])
     torch.set_flush_denormal(True)  # Adam's moments of idle units decay into denormals, which cost it 3 times the time
+    keep_freed_memory()
     torch.set_num_threads(cfg.torch_threads or 1)  # building and acting need no more
     set_matmul_precision(cfg.policy.learn.get("precision", "fp32"))
     policy = build_policy(compiled, model)

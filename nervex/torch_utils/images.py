@@ -8,7 +8,7 @@ from torch import Tensor
 from nervex import kernels
 
 _UNIT = (torch.arange(256, dtype=torch.float32) / 255.0).numpy()
-_MANY_BYTES = 256 << 20  # after which the time that the kernel saves is more than loading it takes
+_MANY_BYTES = 64 << 20  # after which the time that the kernel saves is more than loading it takes
 _seen = 0
 
 
