@@ -8,7 +8,6 @@ batches are compared with what was played. Prints a table and writes ``results/a
 """
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -81,7 +80,6 @@ def measured(columns: dict[str, np.ndarray], rows: int, lz4: bool) -> dict[str, 
     return {
         "rows": rows,
         "bytes": replay.storage.nbytes,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "fill_us_per_row": round(fill_us, 2),
         "sample_ms": round(statistics.median(times[100:]) * 1e3, 3),
         "sample_p95_ms": round(statistics.quantiles(times[100:], n=20)[-1] * 1e3, 3),
