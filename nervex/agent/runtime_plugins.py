@@ -167,7 +167,7 @@ class TargetPlugin(AgentPlugin):
         self._theta = float(update_kwargs.get("theta", 0.0))
         self._count = 0
         self._model: nn.Module | None = None
-        self._pairs: _Pairs | None = None
+        self._pairs: TargetPairs | None = None
 
     def bind(self, model: nn.Module) -> None:
         self._model, self._pairs = model, None
@@ -182,7 +182,7 @@ class TargetPlugin(AgentPlugin):
         if self._freq and not direct and self._count % self._freq:
             return
         if self._pairs is None or not self._pairs.serve(state_dict):
-            self._pairs = _Pairs(self._model, state_dict)
+            self._pairs = TargetPairs(self._model, state_dict)
         self._pairs.move(1.0 if direct or self._freq else self._theta)
 
     def reset(self, data_id: Tensor | None = None, **kwargs: Any) -> None:
@@ -196,7 +196,7 @@ class TargetPlugin(AgentPlugin):
         self._count = int(state["count"])
 
 
-class _Pairs:
+class TargetPairs:
     """The tensors of a target network with those that they follow, found once for as long as they are the same.
 
     Args:
@@ -224,10 +224,11 @@ class _Pairs:
 
     def move(self, theta: float) -> None:
         """Moves the parameters by the part ``theta`` toward the main ones, and copies the buffers."""
+        own, main = self._moving
         if theta == 1.0:
-            torch._foreach_copy_(*self._moving)
+            torch._foreach_copy_(own, main)
         else:
-            torch._foreach_lerp_(*self._moving, theta)
+            torch._foreach_lerp_(own, main, theta)
         if self._copied[0]:
             torch._foreach_copy_(*self._copied)
 
