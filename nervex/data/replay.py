@@ -228,7 +228,7 @@ class Replay:
         """Chooses the rows of ``num`` batches in one go: those that as many calls of :meth:`draw` would choose ahead,
         ``policy_version`` being one more from each to the next. Empty: they are to be drawn one by one."""
         with self._lock:
-            if self.prioritized or self.storage.limited or not self.limiter.may_sample(num * batch_size):
+            if self.prioritized or not self.limiter.may_sample(num * batch_size):
                 return []
             before = self._before()
             drawn = self.sampler.sample_together(self.storage, self.window, batch_size, num, self._rng)
@@ -237,7 +237,7 @@ class Replay:
                 return []
             plans, weight, written, numbers = drawn
             draws = [
-                Draw(plan, weight, before.later(i, batch_size, policy_version, written, i * numbers))
+                Draw(plan, weight.copy(), before.later(i, batch_size, policy_version, written, i * numbers))
                 for i, plan in enumerate(plans)
             ]
             self.storage.newest_version = before.later(num, batch_size, policy_version, 1, 0).newest_version

@@ -23,7 +23,7 @@ def unit_images(image: Tensor) -> Tensor:
     if _seen < _MANY_BYTES and "nervex.kernels.jit" not in sys.modules:
         return image.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
     num, channels, height, width = image.shape
-    out = torch.empty((num, height, width, channels))
+    out = torch.empty((num, height, width, channels), dtype=torch.float32)
     pixels = image.contiguous().numpy().reshape(num, channels, height * width)
     kernels.look_up_images(pixels, _UNIT, out.numpy().reshape(num, height * width, channels))
     return out.permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from replay_twin import Feeder, make_replay
 
 from nervex.data.loader import AsyncDataLoader
-from nervex.data.window import NStepWindow
+from nervex.data.window import NStepWindow, SequenceWindow
 from nervex.torch_utils import load_state, save_state
 from nervex.utils.tree import tree_leaves
 
@@ -169,6 +169,22 @@ def test_draws_in_one_go_are_taken_back_to_where_they_are_left(left):
     assert repr(one.state_dict()) == repr(two.state_dict())
     assert [draw.taken_back for draw in draws] == [i >= left for i in range(4)]
     assert plain(two.sample(4, 7 + left)) == plain(one.sample(4, 7 + left))
+
+
+@pytest.mark.parametrize("window", [NStepWindow(2, 0.9), SequenceWindow(2, 1)])
+def test_batches_drawn_in_one_go_can_be_changed_alone(window):
+    replay = make_replay(2, window, meta_maxlen=40)
+    number = np.arange(24, dtype=np.float32).reshape(12, 2) + 1
+    ends = np.zeros((12, 2), bool)
+    replay.push_data(
+        {"obs": number[..., None], "reward": number, "episode_step": number.astype(np.int32), "valid": ~ends,
+         "terminated": ends, "truncated": ends}, np.arange(2),
+    )  # fmt: skip
+    one, two = replay.fetch_together(replay.draw_together(4, 2))
+    before = [v.clone() for v in tree_leaves(two)]
+    for leaf in tree_leaves(one):
+        leaf.zero_()
+    assert all(torch.equal(v, w) for v, w in zip(tree_leaves(two), before, strict=True))
 
 
 @pytest.mark.parametrize("cfg", [{"max_reuse": 4}, {"sampler": "prioritized"}, {"samples_per_insert": 0.9}])

@@ -47,6 +47,14 @@ def test_images_that_do_not_lie_in_order(way):
     assert torch.equal(unit_images(image), image.float() / 255)
 
 
+def test_another_default_dtype(way):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert unit_images(some((2, 4, 3, 3))).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_what_is_given_stays_as_it_is(way):
     image = some((2, 4, 3, 3))
     before = image.clone()

@@ -211,9 +211,8 @@ class EnvManager(ABC):
         with self._closing_at_fault():
             states = self._env_states()
         ready = self._deliverer.ready_mask
-        lanes = [
-            {**state, "obs": self._deliverer.obs_of(i), "delivered": bool(ready[i])} for i, state in enumerate(states)
-        ]
+        told = [{"obs": self._deliverer.obs_of(i), "delivered": bool(ready[i])} for i in range(self.env_num)]
+        lanes = [{**state, **more} for state, more in zip(states, told, strict=True)]
         return {"lanes": lanes, "played": list(self._view.played)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
