@@ -29,9 +29,9 @@ class EnvConfig:
     env_type: str = option(doc="registered name of the env")
     import_names: list[str] = option(default_factory=list, doc="modules, or files beside the YAML, to import first")
     env_manager_type: str = option(
-        "base",
-        doc="base (in process), vector (the env's native one), sync_subprocess, subprocess (asynchronous), or auto "
-        "(measures a step and takes the fastest of those that give the rows of base)",
+        "auto",
+        doc="auto (measures a step and takes the fastest of those that give the rows of base), base (in process), "
+        "vector (the env's native one), sync_subprocess or subprocess (asynchronous)",
     )
     actor_env_num: int = option(8, ge=1, unit="envs", doc="that collect")
     evaluator_env_num: int = option(5, ge=1, unit="envs", doc="that evaluate")

@@ -21,8 +21,8 @@ AUTO = "auto"
 _BUDGET_S = 0.005  # of timed steps; building and resetting the trial env comes on top
 _WARM_UP = 5  # steps of cheap envs that are not counted
 _LEAST = 3  # steps that are timed, however slow
-_WAKE_UP_S = 60e-6  # per worker process and step: two context switches and what Python does about them
-_GAIN = 1.25  # worker processes must be so much faster, as they cost memory and start slowly
+_WAKE_UP_S = 100e-6  # per worker process and step: context switches and what Python does about them
+_GAIN = 1.5  # worker processes must be so much faster: they cost memory and CPU time, and start slowly
 
 
 class Choice(NamedTuple):
