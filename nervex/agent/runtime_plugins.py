@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nervex.agent.plugin import AgentPlugin, Forward
 from nervex.torch_utils.device import device_of
-from nervex.torch_utils.held import Held, module_places
+from nervex.torch_utils.held import Held, module_keepers, places_in
 from nervex.utils.errors import ConfigError, SpecError, did_you_mean
 from nervex.utils.tree import tree_leaves, tree_map, tree_map_
 
@@ -207,16 +207,18 @@ class TargetPairs:
     def __init__(self, model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         self._source = getattr(state_dict, "module", None)
         main = state_dict if self._source is None else self._source.state_dict(keep_vars=True)
-        own = model.state_dict(keep_vars=True)
-        moving = [name for name, _ in model.named_parameters()]
-        rest = [name for name in own if name not in set(moving)]
+        own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+        moving = [name for name, _ in model.named_parameters()]  # one that has two names moves once
+        parameters = {id(p) for p in model.parameters()}
+        rest = [name for name, value in own.items() if id(value) not in parameters]
         self._moving = [own[name] for name in moving], [main[name] for name in moving]
         self._copied = [own[name] for name in rest], [main[name] for name in rest]
         models = [model] if self._source is None else [model, self._source]
-        places = [place for m in models for place in module_places(m)]
-        held = {id(value) for _, _, value in places}
-        self._lasting = self._source is not None and all(id(t) in held for t in (*own.values(), *main.values()))
-        self._held = Held(places)
+        keepers = [kept for m in models for kept in module_keepers(m)]
+        self._held = Held(places_in(keepers), keepers)
+        held = {id(value) for _, _, value in places_in(keepers)}
+        followed = [main[name] for name in own]
+        self._lasting = self._source is not None and all(id(t) in held for t in (*own.values(), *followed))
 
     def serve(self, state_dict: Mapping[str, Tensor]) -> bool:
         """Returns whether these are still the tensors of target network and ``state_dict``."""

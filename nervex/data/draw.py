@@ -9,6 +9,10 @@ import numpy as np
 from nervex.data.columns import Columns
 from nervex.data.window import Plan
 
+_ALIGNMENT_BYTES = (
+    16  # of memory by itself, as NumPy and malloc give it; kernels sum in another order at other addresses
+)
+
 
 @dataclass
 class Before:
@@ -47,10 +51,11 @@ class Draw:
 
 
 def split_rows(tree: Columns, size: int, num: int) -> list[Columns]:
-    """Returns ``num`` trees, each of so many rows."""
+    """Returns ``num`` trees, each of so many rows, at addresses at which products of matrices round as they do for
+    batches with memory of their own."""
     parts: list[Columns] = [{} for _ in range(num)]
     for key, value in tree.items():
         rows = split_rows(value, size, num) if isinstance(value, dict) else value.split(size)
         for part, own in zip(parts, rows, strict=True):
-            part[key] = own
+            part[key] = own if isinstance(own, dict) or own.data_ptr() % _ALIGNMENT_BYTES == 0 else own.clone()
     return parts

@@ -259,7 +259,7 @@ class Replay:
 
     def fetch_together(self, draws: Sequence[Draw]) -> list[Columns]:
         """Returns the batches of draws of one size, gathered in one go: parts of common memory."""
-        if self.window.unroll_len > 1:
+        if self.window.time_first:
             return [self.fetch(draw) for draw in draws]
         whole = self.fetch(Draw(join_plans([draw.plan for draw in draws]), np.concatenate([d.weight for d in draws])))
         return split_rows(whole, len(draws[0].weight), len(draws))

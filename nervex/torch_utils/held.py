@@ -15,9 +15,10 @@ class Held:
 
     Args:
         places: to be watched.
+        owners: keepers that get no further names and lose none.
     """
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    def __init__(self, places: Iterable[Place], owners: Iterable[dict[str, Any]] = ()) -> None:
         owned: dict[int, tuple[dict[str, Any], list[str], list[Any]]] = {}
         for kept, name, value in places:
             _, names, values = owned.setdefault(id(kept), (kept, [], []))
@@ -27,17 +28,25 @@ class Held:
         self._owned = [
             (kept, itemgetter(*names, names[0]), [*values, values[0]]) for kept, names, values in owned.values()
         ]
+        self._owners = list(owners)
+        self._sizes = list(map(len, self._owners))
 
     def unchanged(self) -> bool:
         """Returns whether the same objects are still there."""
         try:
-            return all(all(map(is_, get(kept), values)) for kept, get, values in self._owned)
+            same = all(all(map(is_, get(kept), values)) for kept, get, values in self._owned)
         except KeyError:
             return False
+        return same and list(map(len, self._owners)) == self._sizes
 
 
-def module_places(module: nn.Module) -> Iterator[Place]:
-    """Yields the parts, parameters and buffers of a module and of all its parts."""
+def module_keepers(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """Yields what keeps the parts, parameters and buffers of a module and of all its parts."""
     for part in module.modules():
-        for kept in (part._modules, part._parameters, part._buffers):
-            yield from ((kept, name, value) for name, value in kept.items())
+        yield from (part._modules, part._parameters, part._buffers)
+
+
+def places_in(keepers: Iterable[dict[str, Any]]) -> Iterator[Place]:
+    """Yields all that they keep."""
+    for kept in keepers:
+        yield from ((kept, name, value) for name, value in kept.items())

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from toy_models import Echo, Noisy
 
 from nervex.agent import Agent
@@ -94,6 +95,44 @@ def test_buffers_follow_too():
     own = agent.target_model.state_dict()
     assert own["norm.running_mean"].min() > 1 and own["norm.num_batches_tracked"].item() == 3
     assert all(torch.allclose(own[k].float(), expected[k].float()) for k in expected)
+
+
+def test_a_weight_with_two_names_moves_once():
+    model = nn.Module()
+    model.a, model.b = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    model.b.weight = model.a.weight
+    nn.init.zeros_(model.a.weight)
+    agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.25})
+    nn.init.constant_(model.a.weight, 8.0)
+    agent.target_update(agent.state_dict()["model"])
+    assert agent.target_model.b.weight is agent.target_model.a.weight
+    assert agent.target_model.a.weight.unique().tolist() == [2.0]
+
+
+def test_what_is_no_tensor_is_left_alone():
+    class Counting(Echo):
+        def get_extra_state(self):
+            return {"count": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    model = Counting(0.0)
+    agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.25})
+    model.weight.data.fill_(8.0)
+    agent.target_update(agent.state_dict()["model"])
+    assert agent.target_model.weight.item() == 2.0
+
+
+def test_a_part_that_both_get_later_moves_too():
+    model = Echo(0.0)
+    agent = target_agent(model, update_type="momentum", update_kwargs={"theta": 0.25})
+    agent.target_update(agent.state_dict()["model"])
+    for network, value in ((model, 8.0), (agent.target_model, 0.0)):
+        network.extra = nn.Linear(1, 1)
+        nn.init.constant_(network.extra.weight, value)
+    agent.target_update(agent.state_dict()["model"])
+    assert agent.target_model.extra.weight.item() == 2.0
 
 
 def test_the_tensors_stay_the_same_ones():

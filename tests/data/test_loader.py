@@ -187,6 +187,29 @@ def test_batches_drawn_in_one_go_can_be_changed_alone(window):
     assert all(torch.equal(v, w) for v, w in zip(tree_leaves(two), before, strict=True))
 
 
+@pytest.mark.parametrize("batch_size", [3, 5, 6])
+def test_batches_drawn_in_one_go_lie_where_those_of_their_own_would(batch_size):
+    """At other addresses, products of matrices are summed in another order."""
+    replay, _ = filled()
+    for batch in replay.fetch_together(replay.draw_together(batch_size, 3)):
+        assert all(leaf.data_ptr() % 16 == 0 for leaf in tree_leaves(batch))
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_unrolls_as_items_are_the_same_from_the_loader(batch_size):
+    def replay_of_unrolls():
+        replay = make_replay(2, None, meta_maxlen=50, unroll_len=4)
+        number = torch.arange(4 * 6 * 3, dtype=torch.float32).reshape(4, 6, 3)
+        replay.push_data({"obs": number, "valid": torch.ones(4, 6, dtype=torch.bool)})
+        return replay
+
+    alone = replay_of_unrolls()
+    with AsyncDataLoader(replay_of_unrolls(), batch_size) as loader:
+        for batch in loader.batches(3):
+            assert batch["obs"].shape == (4, batch_size, 3)
+            assert plain(batch) == plain(alone.sample(batch_size))
+
+
 @pytest.mark.parametrize("cfg", [{"max_reuse": 4}, {"sampler": "prioritized"}, {"samples_per_insert": 0.9}])
 def test_what_is_not_drawn_in_one_go(cfg):
     """Where one draw decides about the next, or there are not enough rows for all."""

@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nervex.torch_utils.held import Held, module_places
+from nervex.torch_utils.held import Held, module_keepers, places_in
+
+
+def watched(module):
+    return Held(places_in(module_keepers(module)), module_keepers(module))
 
 
 def network():
@@ -20,11 +24,13 @@ def network():
         lambda m: m.__setitem__(1, nn.ReLU()),
         lambda m: m[1][0].register_buffer("running_mean", torch.zeros(3)),
         lambda m: m[0].__delattr__("bias"),
+        lambda m: m[1].append(nn.ReLU()),
+        lambda m: m[1][1].register_buffer("extra", torch.zeros(1)),
     ],
 )
 def test_what_is_replaced_or_gone_is_noticed(change):
     model = network()
-    held = Held(module_places(model))
+    held = watched(model)
     model(torch.randn(4, 2)).sum().backward()
     with torch.no_grad():
         model[0].weight.add_(1)
@@ -34,7 +40,7 @@ def test_what_is_replaced_or_gone_is_noticed(change):
 
 
 def test_nothing_to_watch():
-    assert Held([]).unchanged() and Held(module_places(nn.ReLU())).unchanged()
+    assert Held([]).unchanged() and watched(nn.ReLU()).unchanged()
 
 
 def test_a_tensor_equal_to_the_one_before_is_another():

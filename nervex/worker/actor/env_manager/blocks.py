@@ -87,6 +87,14 @@ class _Carver:
         self.offset = -(-(start + size) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         return None if self._memory is None else np.ndarray(shape, dtype, self._memory, start)
 
+    def take_both(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Returns an array [2, *shape], each slot aligned: kernels round by the address of what they read."""
+        first, second = self.take(shape, dtype), self.take(shape, dtype)
+        if first is None or second is None:
+            return None
+        stride = second.__array_interface__["data"][0] - first.__array_interface__["data"][0]
+        return np.lib.stride_tricks.as_strided(first, (2, *shape), (stride, *first.strides))
+
 
 class Blocks:
     """All arrays of a manager, on memory of its own or on memory that worker processes share.
@@ -143,7 +151,7 @@ class Blocks:
 def _carve(carver: _Carver, obs_spec: Any, action_spec: Any, env_num: int) -> dict[str, Any]:
     both = (2, env_num)
     return {
-        "obs": map_tree(lambda spec: carver.take((*both, *spec.shape), spec.dtype), obs_spec),
+        "obs": map_tree(lambda spec: carver.take_both((env_num, *spec.shape), spec.dtype), obs_spec),
         "reward": carver.take(both, np.float32),
         "terminated": carver.take(both, np.bool_),
         "truncated": carver.take(both, np.bool_),
