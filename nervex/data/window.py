@@ -35,6 +35,7 @@ class Window(Protocol):
     columns: tuple[str, ...]  #: columns that it reads, so that rows must have them
     lookahead: int  #: rows after the first one that decide whether a row can be sampled
     stride: int  #: samples begin at every so many rows of a lane
+    unroll_len: int  #: rows of a sample that are trained together
     time_first: bool  #: columns of a batch are [U, B, ...], else [B, ...]
 
     def plan(self, storage: RowStorage, slot: np.ndarray) -> Plan:
@@ -54,6 +55,7 @@ class ItemWindow:
     columns: tuple[str, ...] = ()
     lookahead = 0
     stride = 1
+    unroll_len = 1
 
     def __init__(self, time_first: bool = False) -> None:
         self.time_first = time_first
@@ -87,6 +89,7 @@ class NStepWindow:
 
     columns: tuple[str, ...] = ("obs", "reward")
     stride = 1
+    unroll_len = 1
     time_first = False
 
     def __init__(self, nstep: int = 1, discount_factor: float = 0.99) -> None:
