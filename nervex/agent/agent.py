@@ -97,9 +97,11 @@ class BaseAgent:
 
     def capture(self) -> None:
         """Lets the forward be played from a tape of its kernels where it is a function of tensors without gradients: on
-        a CPU, with plugins that keep nothing."""
+        a CPU, with plugins of nerveX's that keep nothing."""
         grad = self.plugins.get("grad")
-        if isinstance(grad, GradPlugin) and not grad.enable_grad and all(p.is_function for p in self.plugins.values()):
+        ours = all(type(part).__module__.startswith("nervex.") for part in (self, *self.plugins.values()))
+        pure = all(plugin.is_function for plugin in self.plugins.values())
+        if isinstance(grad, GradPlugin) and not grad.enable_grad and ours and pure:
             self.captured = CapturedFunction(self._run, [self.model])
 
     def _run(self, given: tuple[Any, ...]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 An update or a forward of a small network spends most of its time in Python. On a CPU, where nothing has to be compiled
 for it, it runs as it is written the first time that its data come in some combination of shapes, and is recorded while
-it does the second time; from then on the tape is played.
+it does the second time. The third time it runs as written and the tape is played, from the same state: only a tape
+that gives the same bits, in what is returned, in every weight and in the state of the random numbers, is played from
+then on.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,31 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from nervex.torch_utils.guarded_optimizer import GuardedOptimizer
-from nervex.torch_utils.held import Held, Place
 from nervex.torch_utils.kernel_tape import Recorder, Unrecordable, build_playback
+from nervex.torch_utils.surroundings import Surroundings, Unwatchable, changed_names, modes_of, reads_of
 
 _logger = logging.getLogger("nervex")
 _MAX_SIGNATURES = 8
 _MAX_RECORDINGS = 40
-_PLAIN = (bool, int, float, str)
-_KNOWN = ("torch.nn.", "nervex.")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class CapturedFunction:
-    """Calls a function of tensors, once recorded, by playing its kernels.
+    """Calls a function of tensors, once recorded and proven, by playing its kernels.
 
-    It is recorded for each combination of shapes that its data come in, and again when a weight was replaced by another
-    tensor, or an attribute of ``holder`` that it has read is another one. What depends on values, or has modules that
-    nerveX and torch do not know or that carry hooks, whose Python would be left out, runs as it is.
+    It is recorded for each combination of shapes that its data come in and of modes of its modules, and again when a
+    weight was replaced by another tensor, or something that it has read of the modules or of ``holder`` is another one.
+    What depends on values, sets attributes, or has modules that nerveX and torch do not know or that carry hooks, whose
+    Python would be left out, runs as it is.
 
     Args:
         function: of a tree of tensors; it branches on nothing but the configuration and shapes, and changes tensors of
             ``modules``, ``optimizers`` and ``holder`` in place.
         modules: whose tensors it reads and writes.
         optimizers: what it may step.
-        holder: object whose attributes it reads: plain values, tensors (which it may write to), and other objects that
-            do not change.
+        holder: object whose attributes it reads: plain values, tensors (which it may write to), and other objects.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class CapturedFunction:
     ) -> None:
         self._function = function
         self._modules = list(modules)
+        self._parts = [part for module in modules for part in module.modules()]
         self._optimizers = list(optimizers)
         self._holder = holder
         self._tapes: dict[Any, _Tape | None] = {}
@@ -60,24 +60,24 @@ class CapturedFunction:
 
     @property
     def tapes(self) -> list["_Tape | None"]:
-        """One per combination of shapes that was met; None: not recorded yet."""
+        """One per combination of shapes and modes that was met; None: not recorded yet."""
         return list(self._tapes.values())
 
     def __call__(self, data: Any) -> Any:
-        if self.refusal is not None or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling():
+        if self.refusal is not None or _is_watched():
             return self._function(data)
         states = [optimizer.prepare() for optimizer in self._optimizers]
         inputs: list[Tensor] = []
         try:
-            key = _signature(data, inputs)
+            key = (_signature(data, inputs), modes_of(self._parts))
         except Unrecordable as error:
             return self._refuse(str(error), data)
         tape = self._tapes.get(key)
         if tape is not None:
-            if tape.is_hooked():
+            if tape.surroundings.hooked():
                 return self._function(data)
-            if tape.is_sound(states):
-                return tape.play(inputs)
+            if tape.surroundings.unchanged(states):
+                return tape.play(inputs) if tape.proven else self._prove(tape, data, inputs)
         if key in self._tapes:
             return self._record(key, data, inputs)
         if len(self._tapes) < _MAX_SIGNATURES:
@@ -85,29 +85,65 @@ class CapturedFunction:
         return self._function(data)
 
     def _record(self, key: Any, data: Any, inputs: list[Tensor]) -> Any:
-        reason = "an optimizer has hooks" if any(o.hooked for o in self._optimizers) else _strange(self._modules)
-        if reason is not None:
-            return self._refuse(reason, data)
         self._recordings += 1
         if self._recordings > _MAX_RECORDINGS:
             return self._refuse("what it reads is replaced again and again", data)
-        live = _Live(self._modules, self._optimizers, self._holder)
+        around = Surroundings(self._modules, self._optimizers, self._holder)
+        reason = around.strange()
+        if reason is not None:
+            return self._refuse(reason, data)
+        self._parts = around.parts
+        modes = modes_of(self._parts)
+        had_grad = {id(p): p.grad is not None for optimizer in self._optimizers for p in optimizer.trained}
         output, ran = None, False
         try:
-            with _reads(self._holder) as read, Recorder() as recorder:
+            with reads_of(self._holder) as read, Recorder() as recorder:
                 output = self._function(data)
             ran = True
             if recorder.refusal is not None:
                 raise Unrecordable(recorder.refusal)
             trained = [p for optimizer in self._optimizers for p in optimizer.trained if recorder.made(p.grad)]
-            play, used = build_playback(recorder.calls, inputs, live.tensors, (output, [p.grad for p in trained]))
-            kept = {} if self._holder is None else vars(self._holder)
-            self._tapes[key] = _Tape(
-                play, live, used, trained, kept, [(name, kept[name]) for name in read & kept.keys()]
-            )
-        except Unrecordable as error:
+            play, used = build_playback(recorder.calls, inputs, around.tensors, (output, [p.grad for p in trained]))
+            around.settle(used, trained, [had_grad[id(p)] for p in trained], read)
+            self._tapes.pop(key)
+            turned = [
+                (part, part.training) for part, mode in zip(self._parts, modes, strict=True) if part.training != mode
+            ]
+            self._tapes[key[0], modes] = _Tape(play, trained, around, turned)
+        except (Unrecordable, Unwatchable) as error:
             self._note(str(error))
         return output if ran else self._function(data)
+
+    def _prove(self, tape: "_Tape", data: Any, inputs: list[Tensor]) -> Any:
+        """Runs the function as it is written and plays the tape, both from here; keeps the tape if both end alike, and
+        do so with other learning rates too, which the function may have read in Python."""
+        kept = {} if self._holder is None else vars(self._holder)
+        attributes = dict(kept)
+        with _other_rates(self._optimizers):
+            before, _, _, alike_then = self._both(tape, data, inputs)
+            before.restore()
+        _, output, expected, alike = self._both(tape, data, inputs)
+        changed = changed_names(attributes, kept)
+        if changed:
+            self._note(f"it sets {changed}")
+        elif not tape.surroundings.unchanged([optimizer.prepare() for optimizer in self._optimizers]):
+            self._note("it changes what it reads")
+        elif alike and alike_then:
+            tape.proven = True
+        else:
+            self._note("a playback gave something else")
+        expected.restore()
+        return output
+
+    def _both(self, tape: "_Tape", data: Any, inputs: list[Tensor]) -> tuple["_Moment", Any, "_Moment", bool]:
+        """Runs the function, and plays the tape from where it began; returns how it was before, what the function
+        returned, how it was then, and whether the tape gave the same."""
+        before = _Moment(tape, inputs)
+        output = self._function(data)
+        expected = _Moment(tape, inputs)
+        before.restore()
+        played = tape.play(inputs)
+        return before, output, expected, _equal(played, output) and _Moment(tape, inputs).equals(expected)
 
     def _refuse(self, reason: str, data: Any) -> Any:
         self._note(reason)
@@ -115,75 +151,30 @@ class CapturedFunction:
 
     def _note(self, reason: str) -> None:
         self.refusal = reason
+        self._tapes.clear()
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         _logger.debug("%s is not played from a tape: %s", name, reason)
 
 
-class _Live:
-    """The tensors that are read and written where they lie, with the places where they are kept."""
-
-    def __init__(self, modules: Sequence[nn.Module], optimizers: Sequence[GuardedOptimizer], holder: Any) -> None:
-        self.places: list[Place] = []
-        self.optimizers = [(optimizer, optimizer.prepare()) for optimizer in optimizers]
-        parts = [part for module in modules for part in module.modules()]
-        for part in parts:
-            for kept in (part._parameters, part._buffers, vars(part)):
-                self._add(kept)
-        self.parts = [(part._modules, name, child) for part in parts for name, child in part._modules.items()]
-        self.hooks = [getattr(part, name) for part in parts for name in _HOOKS]
-        if holder is not None:
-            self._add(vars(holder))
-
-    def _add(self, kept: dict[str, Any]) -> None:
-        self.places += [(kept, name, value) for name, value in kept.items() if isinstance(value, Tensor)]
-
-    @property
-    def tensors(self) -> Iterable[Tensor]:
-        """All of them."""
-        yield from (tensor for _, _, tensor in self.places)
-        for _, state in self.optimizers:
-            yield from state
-
-
 class _Tape:
-    """A playback, and what it was recorded of."""
+    """A playback, and what it was recorded of.
+
+    Attributes:
+        proven: it has given what the function gives.
+    """
 
     def __init__(
         self,
         play: Callable[[Sequence[Tensor]], Any],
-        live: _Live,
-        used: set[int],
         trained: Sequence[Tensor],
-        attributes: dict[str, Any],
-        read: list[tuple[str, Any]],
+        surroundings: Surroundings,
+        turned: Sequence[tuple[nn.Module, bool]],
     ) -> None:
         self._play = play
-        self._trained = trained
-        self._attributes = attributes
-        self._read = read
-        self._module_hooks = live.hooks
-        places = [place for place in live.places if id(place[2]) in used]
-        self._tensors = [tensor for _, _, tensor in places]
-        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._held = Held([*places, *live.parts])
-        self._optimizers = live.optimizers
-
-    def is_hooked(self) -> bool:
-        """Whether functions of others are to run in between, which were not there when it was recorded."""
-        return (
-            any(self._module_hooks)
-            or any(t._backward_hooks for t in self._trained)
-            or any(optimizer.hooked for optimizer, _ in self._optimizers)
-        )
-
-    def is_sound(self, states: Sequence[list[Tensor]]) -> bool:
-        """Whether all tensors and attributes are what they were; ``states`` are those of the optimizers now."""
-        return (
-            self._held.unchanged()
-            and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
-            and all(_is_same(self._attributes.get(name), value) for name, value in self._read)
-            and all(now is then for now, (_, then) in zip(states, self._optimizers, strict=True))
-        )
+        self._turned = turned
+        self.trained = trained
+        self.surroundings = surroundings
+        self.proven = False
 
     def play(self, inputs: Sequence[Tensor]) -> Any:
         """Returns what the function would return for these inputs."""
@@ -193,58 +184,93 @@ class _Tape:
             output, gradients = self._play(inputs)
         finally:
             torch._C._set_grad_enabled(enabled)
-        for p, grad in zip(self._trained, gradients, strict=True):
+        for p, grad in zip(self.trained, gradients, strict=True):
             p.grad = grad
+        for part, mode in self._turned:
+            part.training = mode
         return output
 
 
-def _is_same(value: Any, before: Any) -> bool:
-    return value is before or (type(before) in _PLAIN and type(value) is type(before) and value == before)
+class _Moment:
+    """All that a function may have written to, as it is now."""
+
+    def __init__(self, tape: _Tape, inputs: Sequence[Tensor]) -> None:
+        self._live = [*tape.surroundings.tensors, *inputs]
+        self._saved = [tensor.detach().clone() for tensor in self._live]
+        self._grads = [(p, p.grad) for p in tape.trained]
+        self._modes = [(part, part.training) for part in tape.surroundings.parts]
+        self._random = torch.get_rng_state()
+
+    def restore(self) -> None:
+        """Puts it all back."""
+        with torch.no_grad():
+            for tensor, saved in zip(self._live, self._saved, strict=True):
+                if not _equal(tensor, saved):
+                    tensor.copy_(saved)
+        for p, grad in self._grads:
+            p.grad = grad
+        for part, mode in self._modes:
+            part.training = mode
+        torch.set_rng_state(self._random)
+
+    def equals(self, other: "_Moment") -> bool:
+        """Whether both are the same, bit by bit."""
+        return (
+            _equal([self._saved, self._random], [other._saved, other._random])
+            and _equal([grad for _, grad in self._grads], [grad for _, grad in other._grads])
+            and [mode for _, mode in self._modes] == [mode for _, mode in other._modes]
+        )
 
 
 @contextmanager
-def _reads(holder: Any) -> Iterator[set[str]]:
-    """Yields the names of the attributes of ``holder`` that are read meanwhile.
-
-    Raises:
-        Unrecordable: its class cannot be derived from.
-    """
-    read: set[str] = set()
-    if holder is None:
-        yield read
-        return
-    own: Any = type(holder)
-
-    def look(self: Any, name: str) -> Any:
-        read.add(name)
-        return own.__getattribute__(self, name)
-
+def _other_rates(optimizers: Sequence[GuardedOptimizer]) -> Iterator[None]:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     try:
-        watched = type(own.__name__, (own,), {"__getattribute__": look, "__module__": own.__module__})
-        holder.__class__ = watched
-    except Exception as error:
-        raise Unrecordable(f"what is read of a {own.__name__} cannot be seen: {error}") from error
-    try:
-        yield read
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = float(rate) / 2
+        for optimizer in optimizers:
+            optimizer.prepare()
+        yield
     finally:
-        holder.__class__ = own
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        for optimizer in optimizers:
+            optimizer.prepare()
 
 
-def _strange(modules: Iterable[nn.Module]) -> str | None:
-    """Returns why the Python of the modules cannot be left out, or None."""
-    for module in modules:
-        for part in module.modules():
-            if not type(part).__module__.startswith(_KNOWN):
-                return f"{type(part).__name__} is a module of its own"
-            if any(getattr(part, name) for name in _HOOKS):
-                return f"{type(part).__name__} has hooks"
-    return None
+def _is_watched() -> bool:
+    """Whether something outside of the function looks at its operations or changes them."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch.is_anomaly_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+    )
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Whether two trees are of the same types and bits."""
+    if isinstance(value, Tensor) and isinstance(other, Tensor):
+        if (value.shape, value.dtype) != (other.shape, other.dtype):
+            return False
+        one, two = (t.detach().contiguous().view(-1).view(torch.uint8) for t in (value, other))
+        return torch.equal(one, two)
+    if type(value) is not type(other):
+        return False
+    if isinstance(value, dict):
+        return list(value) == list(other) and all(_equal(value[key], other[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return len(value) == len(other) and all(map(_equal, value, other))
+    return bool(value == other)
 
 
 def _signature(data: Any, inputs: list[Tensor]) -> Any:
     """Returns what the kernels depend on: names, shapes, strides, dtypes, and values of other kinds; adds the tensors
     to ``inputs`` in their order."""
     if isinstance(data, Tensor):
+        if data.layout is not torch.strided:
+            raise Unrecordable("a sparse tensor among its data")
         inputs.append(data)
         return data.shape, data.stride(), data.dtype
     if isinstance(data, Mapping):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from nervex.torch_utils.grad_clip import GradGuard
 from nervex.utils.errors import CheckpointError
@@ -24,6 +25,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
     _guard: GradGuard
     _groups: list["HeldGroup"] | None = None  # what descend() reads; None: to be made
     _state_tensors: list[Tensor]
+    _state_num = 0  # parameters that had one then
     _settings: list[Any] | None = None  # options and frozen parameters that these are of
 
     @property
@@ -82,9 +84,12 @@ class GuardedOptimizer(torch.optim.Optimizer):
     @property
     def hooked(self) -> bool:
         """Whether functions of others are to run before or after a step, or when a gradient has arrived."""
-        return bool(self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks) or any(
-            p._post_accumulate_grad_hooks for group in self.param_groups for p in group["params"]
-        )
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+        ) or any(p._post_accumulate_grad_hooks for group in self.param_groups for p in group["params"])
 
     def prepare(self) -> list[Tensor]:
         """Brings what :meth:`descend` reads up to date: states of all parameters, learning rates as tensors.
@@ -93,10 +98,13 @@ class GuardedOptimizer(torch.optim.Optimizer):
             The tensors that :meth:`descend` reads and writes; the same list until they are others.
         """
         settings = [
-            ([p.requires_grad for p in group["params"]], *(v for k, v in group.items() if k not in ("params", "lr")))
+            (
+                [(id(p), p.requires_grad) for p in group["params"]],
+                *(v for k, v in group.items() if k not in ("params", "lr")),
+            )
             for group in self.param_groups
         ]
-        if self._groups is None or settings != self._settings:
+        if self._groups is None or settings != self._settings or len(self.state) < self._state_num:
             self._settings = settings
             self._groups = [
                 HeldGroup(group, params, {name: self._slots(name, params) for name in self._slot_names(group)})
@@ -104,6 +112,7 @@ class GuardedOptimizer(torch.optim.Optimizer):
                 if (params := [p for p in group["params"] if p.requires_grad])
             ]
             self._state_tensors = [*self._guard.tensors, *(t for held in self._groups for t in held.tensors)]
+            self._state_num = len(self.state)
         for held in self._groups:
             held.refresh()
         return self._state_tensors
@@ -116,6 +125,8 @@ class GuardedOptimizer(torch.optim.Optimizer):
         params = [p for group in self._groups for p in group.params]
         grads = torch.autograd.grad(loss, params, allow_unused=True)
         with torch.no_grad():
+            if not torch.compiler.is_compiling():
+                grads = tuple(_laid_out(grad, p) for grad, p in zip(grads, params, strict=True))
             self._guard.guard(grads)
             first = 0
             for group in self._groups:
@@ -198,6 +209,14 @@ class GuardedOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), "_guard": self._guard}
 
 
+def _laid_out(grad: Tensor | None, p: Tensor) -> Tensor | None:
+    """Returns the gradient in memory as the parameter is, which fused kernels take for granted: that of a sum is one
+    number with strides of 0."""
+    if grad is None or grad.stride() == p.stride():
+        return grad
+    return torch.empty_like(p).copy_(grad)
+
+
 class HeldGroup:
     """A parameter group as :meth:`GuardedOptimizer.descend` reads it.
 
@@ -227,7 +246,8 @@ class HeldGroup:
 
     def refresh(self) -> None:
         """Takes over the group's learning rate."""
-        if self._lr_shown != self.options["lr"]:
-            self._lr_shown = self.options["lr"]
+        lr = float(self.options["lr"])
+        if self._lr_shown != lr:
+            self._lr_shown = lr
             self.lr.fill_(self._lr_shown)
             self.exact_lr.fill_(self._lr_shown)

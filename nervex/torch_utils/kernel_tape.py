@@ -21,6 +21,10 @@ _DEPENDS_ON_GRADIENTS = {_aten.mkldnn_rnn_layer.default}  # leaves out what its 
 # ways out of torch, past its dispatcher
 _EXITS = {Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
           Tensor.__index__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage}  # fmt: skip
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+_SPLITS = {torch.tensor_split, Tensor.tensor_split}  # read the places from a tensor
+# write to their running mean and variance, which their schemas do not say
+_MOVE_STATISTICS = {_aten.native_batch_norm.default: (3, 4), _aten.batch_norm.default: (3, 4)}
 # the same tensor, as far as a playback without gradients is concerned
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
 # made of a shape alone
@@ -89,6 +93,8 @@ class Recorder(TorchDispatchMode):
             self.refusal = f"{func} computes something else without gradients"
         if func.namespace != "profiler":
             self.calls.append(Call(func, args, kwargs or {}, output))
+        elif args and str(args[0]).startswith("Optimizer.step"):
+            self.refusal = "an optimizer's step() takes its learning rate from Python; descend() does not"
         return output
 
 
@@ -102,8 +108,10 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _EXITS:
+        if func in _EXITS or (func in _SPLITS and any(isinstance(value, Tensor) for value in args[1:])):
             self._recorder.refusal = f"{getattr(func, '__name__', func)} takes values out of torch"
+        elif func == _SET_DATA:
+            self._recorder.refusal = "a tensor's data are set, which no kernel does"
         return func(*args, **(kwargs or {}))
 
 
@@ -143,6 +151,7 @@ class _Writer:
         self._constants: dict[str, Any] = {}
         self._bound: dict[int, str] = {}  # id of a constant -> its name
         self._aliases: set[str] = set()  # constants whose memory is that of live tensors
+        self._shared: set[str] = set()  # names that stand for more than one tensor
         self._used: set[int] = set()
         self._transposed: dict[str, Tensor] = {}  # name of a transposed matrix -> the matrix
         self._changed = self._storages_that_change()
@@ -151,7 +160,7 @@ class _Writer:
     def build(self) -> tuple[Callable[[Sequence[Tensor]], Any], set[int]]:
         for call in self._calls:
             self._add(call)
-        result = self._literal(self._output)
+        result = self._returned(self._output)
         kept = self._needed(result.names)
         source = self._source(kept, result)
         scope: dict[str, Any] = {}
@@ -162,6 +171,7 @@ class _Writer:
         """Of what is written in place, and of what is returned, which the caller may write to."""
         changed = {_storage(leaf) for leaf in _tensors(self._output)}
         for call in self._calls:
+            changed.update(_storage(leaf) for leaf in _statistics(call))
             if call.operation._schema.is_mutable:
                 for argument, given in _arguments(call):
                     if argument.alias_info is not None and argument.alias_info.is_write:
@@ -171,11 +181,14 @@ class _Writer:
     def _add(self, call: Call) -> None:
         operation, outputs = call.operation, list(_tensors(call.output))
         read = [*_tensors(call.args), *_tensors(call.kwargs)]
-        if not outputs and not operation._schema.is_mutable:
+        if not outputs and not operation._schema.is_mutable and operation._schema.returns:
             return  # a question about shapes
         if operation in _SAME:
             self._names[id(outputs[0])] = self._name(read[0])
+            self._shared.add(self._name(read[0]))
             return
+        if torch.Tag.inplace_view in operation.tags and self._name(read[0]) in self._shared:
+            raise Unrecordable(f"{operation} gives a tensor another shape, and not those that share its memory")
         if call.kwargs.get("generator") is not None:
             raise Unrecordable(f"{operation} draws from a generator of its own")
         constant = self._constant(call, outputs, read)
@@ -224,7 +237,12 @@ class _Writer:
             if id(leaf) not in own:  # what is written in place keeps its name
                 self._names[id(leaf)] = f"t{len(self._names)}"
         target = self._target(call.output, own)
-        must_run = operation._schema.is_mutable or torch.Tag.nondeterministic_seeded in operation.tags
+        must_run = (
+            operation._schema.is_mutable
+            or torch.Tag.nondeterministic_seeded in operation.tags
+            or not operation._schema.returns  # a check that may raise
+            or any(True for _ in _statistics(call))
+        )
         self._lines.append((target, f"{function}({', '.join(words)})", names, must_run))
 
     def _target(self, output: Any, own: set[int]) -> str:
@@ -276,16 +294,32 @@ class _Writer:
             self._bound[id(value)], self._constants[name] = name, value
         return self._bound[id(value)]
 
+    def _returned(self, value: Any) -> "_Literal":
+        """The literal of an output, of whose weights others are to get no hold, and which others may write to."""
+        if isinstance(value, Tensor):
+            name = self._name(value)
+            return _Literal(f"{name}.detach()" if name in self._aliases else name, [name])
+        if type(value) is dict:
+            parts = {key: self._returned(item) for key, item in value.items()}
+            text = ", ".join(f"{key!r}: {part.text}" for key, part in parts.items())
+            return _Literal(f"{{{text}}}", [name for part in parts.values() for name in part.names])
+        if type(value) in (list, tuple):
+            items = [self._returned(item) for item in value]
+            inner = ", ".join(part.text for part in items)
+            text = f"[{inner}]" if type(value) is list else f"({inner}{',' if len(items) == 1 else ''})"
+            return _Literal(text, [name for part in items for name in part.names])
+        if isinstance(value, float):
+            raise Unrecordable("it returns a number of Python's, which may be another one next time")
+        if value is None or isinstance(value, bool | int | str):
+            return _Literal(repr(value), [])
+        raise Unrecordable(f"it returns a {type(value).__name__}")
+
     def _literal(self, value: Any) -> "_Literal":
         if isinstance(value, Tensor):
             name = self._name(value)
             return _Literal(name, [name])
         if value is None or isinstance(value, bool | int | str):
             return _Literal(repr(value), [])
-        if isinstance(value, Mapping):
-            parts = {key: self._literal(item) for key, item in value.items()}
-            text = ", ".join(f"{key!r}: {part.text}" for key, part in parts.items())
-            return _Literal(f"{{{text}}}", [name for part in parts.values() for name in part.names])
         if type(value) in (list, tuple):
             items = [self._literal(item) for item in value]
             names = [name for part in items for name in part.names]
@@ -319,6 +353,12 @@ def _tensors(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _tensors(item)
+
+
+def _statistics(call: Call) -> Iterable[Tensor]:
+    """Yields the running statistics that a normalization moves."""
+    for i in _MOVE_STATISTICS.get(call.operation, ()):
+        yield from _tensors(call.args[i])
 
 
 def _arguments(call: Call) -> Iterable[tuple[Any, Any]]:

@@ -180,6 +180,8 @@ class RMSprop(GuardedOptimizer):
 
     def _step_group(self, group: HeldGroup, grads: Sequence[Tensor | None]) -> None:
         held = [i for i, grad in enumerate(grads) if grad is not None]
+        if not held:
+            return
         slots = {name: [slot[i] for i in held] for name, slot in group.slots.items()}
         self._move(group.options, [group.params[i] for i in held], [grads[i] for i in held], slots, group.lr)
 
