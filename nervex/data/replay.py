@@ -204,6 +204,8 @@ class Replay:
             ahead: the batch is received later, which :meth:`received` tells; until then the draw may be taken back.
         """
         with self._lock:
+            if not ahead:
+                self.take_back()
             before = self._before() if ahead else None
             if policy_version is not None:
                 self.storage.newest_version = max(self.storage.newest_version, policy_version)

@@ -21,6 +21,7 @@ from nervex.torch_utils.surroundings import Surroundings, Unwatchable, changed_n
 
 _logger = logging.getLogger("nervex")
 _MAX_SIGNATURES = 8
+_VALUES = {type(None), bool, int, float, str, torch.dtype}
 _MAX_RECORDINGS = 40
 
 
@@ -268,15 +269,18 @@ def _equal(value: Any, other: Any) -> bool:
 def _signature(data: Any, inputs: list[Tensor]) -> Any:
     """Returns what the kernels depend on: names, shapes, strides, dtypes, and values of other kinds; adds the tensors
     to ``inputs`` in their order."""
+    kind = type(data)
+    if kind is dict:
+        return tuple([(key, _signature(value, inputs)) for key, value in data.items()])
+    if kind in _VALUES:
+        return kind, data
     if isinstance(data, Tensor):
         if data.layout is not torch.strided:
             raise Unrecordable("a sparse tensor among its data")
         inputs.append(data)
         return data.shape, data.stride(), data.dtype
     if isinstance(data, Mapping):
-        return tuple([(key, _signature(value, inputs)) for key, value in data.items()])
+        return kind, _signature(dict(data), inputs)
     if isinstance(data, list | tuple):
-        return type(data), tuple([_signature(value, inputs) for value in data])
-    if data is None or isinstance(data, bool | int | float | str | torch.dtype):
-        return type(data), data
-    raise Unrecordable(f"a {type(data).__name__} among its data")
+        return kind, tuple([_signature(value, inputs) for value in data])
+    raise Unrecordable(f"a {kind.__name__} among its data")

@@ -123,10 +123,10 @@ class GuardedOptimizer(torch.optim.Optimizer):
         """Returns the parameters and their gradients."""
         assert self._groups is not None
         params = [p for group in self._groups for p in group.params]
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        grads: Sequence[Tensor | None] = torch.autograd.grad(loss, params, allow_unused=True)
         with torch.no_grad():
             if not torch.compiler.is_compiling():
-                grads = tuple(_laid_out(grad, p) for grad, p in zip(grads, params, strict=True))
+                grads = [_laid_out(grad, p) for grad, p in zip(grads, params, strict=True)]
             self._guard.guard(grads)
             first = 0
             for group in self._groups:

@@ -14,8 +14,9 @@ _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Makes the GNU C library keep up to 1 GiB of freed memory, in place of giving it back to the system after each
-    update and having every page of it cleared in the next one: up to a sixth of an update of a convolutional network.
+    """Makes the GNU C library keep freed memory, in place of giving it back to the system after each update and having
+    every page of it cleared in the next one: up to a sixth of an update of a convolutional network. More than 1 GiB at
+    the top of the heap is given back still, and blocks above 32 MiB.
 
     What the user has set by environment variables stays, as does another allocator.
 

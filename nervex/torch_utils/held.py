@@ -1,7 +1,7 @@
 """Whether what modules and other objects hold is still what they held before, asked before every update."""
 
 from collections.abc import Iterable, Iterator
-from operator import is_, itemgetter
+from operator import getitem, is_
 from typing import Any
 
 from torch import nn
@@ -19,22 +19,17 @@ class Held:
     """
 
     def __init__(self, places: Iterable[Place], owners: Iterable[dict[str, Any]] = ()) -> None:
-        owned: dict[int, tuple[dict[str, Any], list[str], list[Any]]] = {}
-        for kept, name, value in places:
-            _, names, values = owned.setdefault(id(kept), (kept, [], []))
-            names.append(name)
-            values.append(value)
-        # one call gets all values of an owner; the first one twice, since of a single name itemgetter makes no tuple
-        self._owned = [
-            (kept, itemgetter(*names, names[0]), [*values, values[0]]) for kept, names, values in owned.values()
-        ]
+        watched = list(places)
+        self._kept = [kept for kept, _, _ in watched]
+        self._names = [name for _, name, _ in watched]
+        self._values = [value for _, _, value in watched]
         self._owners = list(owners)
         self._sizes = list(map(len, self._owners))
 
     def unchanged(self) -> bool:
         """Returns whether the same objects are still there."""
         try:
-            same = all(all(map(is_, get(kept), values)) for kept, get, values in self._owned)
+            same = all(map(is_, map(getitem, self._kept, self._names), self._values))
         except KeyError:
             return False
         return same and list(map(len, self._owners)) == self._sizes

@@ -27,3 +27,8 @@ def unit_images(image: Tensor) -> Tensor:
     pixels = image.contiguous().numpy().reshape(num, channels, height * width)
     kernels.look_up_images(pixels, _UNIT, out.numpy().reshape(num, height * width, channels))
     return out.permute(0, 3, 1, 2)
+
+
+@unit_images.register_fake
+def _(image: Tensor) -> Tensor:
+    return torch.empty_like(image, dtype=torch.float32, memory_format=torch.channels_last)

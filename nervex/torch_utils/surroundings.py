@@ -100,7 +100,7 @@ class Surroundings:
         places = [place for place in self._tensors if id(place[2]) in used]
         own = [(kept, name, v) for part in self.parts for kept, name, v in places_in([vars(part)])
                if name not in _OF_EVERY_MODULE]  # fmt: skip
-        owners = [*map(vars, self.parts), *self._keepers]
+        owners = [kept for part in self.parts for kept in (vars(part), part._modules)]
         self._trained = list(trained)
         self._had_grad = list(had_grad)
         self._watched = [tensor for _, _, tensor in places]

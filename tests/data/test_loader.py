@@ -171,6 +171,20 @@ def test_draws_in_one_go_are_taken_back_to_where_they_are_left(left):
     assert plain(two.sample(4, 7 + left)) == plain(one.sample(4, 7 + left))
 
 
+def test_a_batch_that_is_drawn_in_between_is_the_next_one():
+    one, _ = filled()
+    two, _ = filled()
+    alone = [plain(one.sample(4)) for _ in range(6)]
+    found = []
+    with AsyncDataLoader(two, 4) as loader:
+        for i, batch in enumerate(loader.batches(5)):
+            found.append(plain(batch))
+            if i == 1:
+                found.append(plain(two.sample(4)))
+                two.state_dict()
+    assert found == alone and two.limiter.sampled == one.limiter.sampled
+
+
 @pytest.mark.parametrize("window", [NStepWindow(2, 0.9), SequenceWindow(2, 1)])
 def test_batches_drawn_in_one_go_can_be_changed_alone(window):
     replay = make_replay(2, window, meta_maxlen=40)

@@ -88,3 +88,8 @@ def test_it_is_one_operation_of_a_tape(way):
         with torch.no_grad():
             assert torch.equal(function(image), linear(unit_images(image).mean((2, 3))))
     assert function.refusal is None and function.tapes[0] is not None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_are_known_without_computing(shape):
+    torch.library.opcheck(unit_images, (some(shape),), test_utils=["test_schema", "test_faketensor"])
