@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nervex.model.discrete_net import ConvDiscreteNet
 from nervex.torch_utils.captured import CapturedFunction
 from nervex.torch_utils.optimizer import Adam, RMSprop
 
@@ -315,6 +316,26 @@ def test_gradients_that_are_one_number_move_all_weights(make):
     moved = before - p.detach()
     assert torch.equal(p.grad, torch.full((2, 3), 2.0)) and p.grad.stride() == p.stride()
     assert torch.allclose(moved, moved[0, 0].expand(2, 3)) and moved[0, 0] > 0
+
+
+@pytest.mark.parametrize("make", [Adam, RMSprop])
+def test_convolutions_are_trained_as_by_torch(make):
+    """Gradients of their weights have the channels innermost in memory, the weights outermost."""
+    nets = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        nets.append(ConvDiscreteNet([3, 36, 36], 2))
+    ours = make(nets[0].parameters(), lr=1e-3)
+    theirs = getattr(torch.optim, make.__name__)(nets[1].parameters(), lr=1e-3)
+    for _ in range(4):
+        image = torch.randint(0, 256, (2, 3, 36, 36), dtype=torch.uint8)
+        one, two = (net({"obs": image})["logit"].square().mean() for net in nets)
+        ours.descend(one)
+        theirs.zero_grad()
+        two.backward()
+        theirs.step()
+    for (name, p), q in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-4, atol=2e-5), name  # of steps of 1e-3
 
 
 @pytest.mark.parametrize("make", [Adam, RMSprop])
