@@ -121,9 +121,12 @@ class CapturedFunction:
         kept = {} if self._holder is None else vars(self._holder)
         attributes = dict(kept)
         with _other_rates(self._optimizers):
-            before, _, _, alike_then = self._both(tape, data, inputs)
-            before.restore()
-        _, output, expected, alike = self._both(tape, data, inputs)
+            before = _Moment(tape, inputs)
+            try:
+                _, _, alike_then = self._both(tape, data, inputs, before)
+            finally:
+                before.restore()
+        output, expected, alike = self._both(tape, data, inputs, _Moment(tape, inputs))
         changed = changed_names(attributes, kept)
         if changed:
             self._note(f"it sets {changed}")
@@ -136,15 +139,14 @@ class CapturedFunction:
         expected.restore()
         return output
 
-    def _both(self, tape: "_Tape", data: Any, inputs: list[Tensor]) -> tuple["_Moment", Any, "_Moment", bool]:
-        """Runs the function, and plays the tape from where it began; returns how it was before, what the function
-        returned, how it was then, and whether the tape gave the same."""
-        before = _Moment(tape, inputs)
+    def _both(self, tape: "_Tape", data: Any, inputs: list[Tensor], before: "_Moment") -> tuple[Any, "_Moment", bool]:
+        """Runs the function, and plays the tape from ``before``, where it began; returns what the function returned,
+        how all was then, and whether the tape gave the same."""
         output = self._function(data)
         expected = _Moment(tape, inputs)
         before.restore()
         played = tape.play(inputs)
-        return before, output, expected, _equal(played, output) and _Moment(tape, inputs).equals(expected)
+        return output, expected, _equal(played, output) and _Moment(tape, inputs).equals(expected)
 
     def _refuse(self, reason: str, data: Any) -> Any:
         self._note(reason)

@@ -207,6 +207,28 @@ def test_a_check_that_raises_is_kept():
         update({"x": bad})
 
 
+def test_an_update_that_raises_while_it_is_proven_has_changed_nothing():
+    class Raising(Task):
+        def update(self, given):
+            output = super().update(given)
+            if len(calls) == 2:
+                raise ArithmeticError("in the third call, after its step")
+            calls.append(1)
+            return output
+
+    calls = []
+    torch.manual_seed(0)
+    task = Raising()
+    update = CapturedFunction(task.update, [task.model], [task.optimizer], holder=task)
+    for i in range(2):
+        update(data(i))
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    with pytest.raises(ArithmeticError):
+        update(data(2))
+    assert all(torch.equal(v, before[k]) for k, v in task.model.state_dict().items())
+    assert task.optimizer.param_groups[0]["lr"] == 0.1
+
+
 MODULES = {
     "dropout": (lambda: nn.Dropout(0.5), lambda m: setattr(m, "p", 0.1)),
     "statistics": (lambda: nn.BatchNorm1d(4), lambda m: setattr(m, "momentum", 0.9)),
