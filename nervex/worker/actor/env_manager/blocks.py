@@ -1,5 +1,6 @@
 """The arrays that a manager's envs write their rows into, and the two records that it hands out."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 from nervex.utils.errors import SpecError
 
 _ALIGNMENT_BYTES = 64
+_SLOT_BYTES = 16  # at multiples of which rows begin
+_SCALARS = ("reward", "terminated", "truncated", "valid", "episode_return")
 
 
 class ReadyBlock(NamedTuple):
@@ -87,14 +90,6 @@ class _Carver:
         self.offset = -(-(start + size) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         return None if self._memory is None else np.ndarray(shape, dtype, self._memory, start)
 
-    def take_both(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Returns an array [2, *shape], each slot aligned: kernels round by the address of what they read."""
-        first, second = self.take(shape, dtype), self.take(shape, dtype)
-        if first is None or second is None:
-            return None
-        stride = second.__array_interface__["data"][0] - first.__array_interface__["data"][0]
-        return np.lib.stride_tricks.as_strided(first, (2, *shape), (stride, *first.strides))
-
 
 class Blocks:
     """All arrays of a manager, on memory of its own or on memory that worker processes share.
@@ -108,7 +103,11 @@ class Blocks:
 
     Attributes:
         obs: tree of ``[2, B, ...]``; ``reward`` float32, ``terminated``, ``truncated``, ``valid`` bool and
-            ``episode_return`` float64, all ``[2, B]``.
+            ``episode_return`` float64, all ``[2, B]``. Kernels round by the address of what they read, so that both
+            slots of an observation are aligned.
+        lane_stride: rows from a lane in one slot to the same in the other, at least ``B``.
+        flat_obs, flat_scalars: the same rows one after the other, ``[2 * lane_stride, ...]``: tree of the observations,
+            and a tuple of the others.
         action: tree of ``[B, ...]``, written by the manager.
         progress: int64 ``[B, 2]``, episode and step that each env is at, written by the env's process.
         next_episode: int64 ``[B]``, number of the episode that the next reset begins; outlives the env's process.
@@ -122,6 +121,8 @@ class Blocks:
     truncated: np.ndarray
     valid: np.ndarray
     episode_return: np.ndarray
+    flat_obs: Any
+    flat_scalars: tuple[np.ndarray, ...]
     action: Any
     progress: np.ndarray
     next_episode: np.ndarray
@@ -131,7 +132,13 @@ class Blocks:
     def __init__(self, obs_spec: Any, action_spec: Any, env_num: int, memory: Any = None) -> None:
         if memory is None:
             memory = np.zeros(block_bytes(obs_spec, action_spec, env_num), np.uint8)
-        self.__dict__.update(_carve(_Carver(memory), obs_spec, action_spec, env_num))
+        self.lane_stride = _lane_stride(obs_spec, env_num)
+        whole = _carve(_Carver(memory), obs_spec, action_spec, env_num)
+        self.flat_obs = map_tree(lambda a: a.reshape(-1, *a.shape[2:]), whole["obs"])
+        self.flat_scalars = tuple(whole[name].reshape(-1) for name in _SCALARS)
+        for name in ("obs", *_SCALARS):
+            whole[name] = map_tree(lambda a: a[:, :env_num], whole[name])
+        self.__dict__.update(whole)
         self.env_num = env_num
         flags = ((self.terminated, False), (self.truncated, False), (self.valid, True), (self.episode_return, np.nan))
         self._flags = [tuple((array[slot], value) for array, value in flags) for slot in (0, 1)]
@@ -148,10 +155,17 @@ class Blocks:
         self.episode_return[slot, lanes] = np.nan
 
 
+def _lane_stride(obs_spec: Any, env_num: int) -> int:
+    """Returns the least number of lanes, at least ``env_num``, whose rows of each leaf end where others may begin."""
+    sizes = [int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in tree_leaves(obs_spec)]
+    multiple = max((_SLOT_BYTES // math.gcd(_SLOT_BYTES, size) for size in sizes), default=1)  # all powers of 2
+    return -(-env_num // multiple) * multiple
+
+
 def _carve(carver: _Carver, obs_spec: Any, action_spec: Any, env_num: int) -> dict[str, Any]:
-    both = (2, env_num)
+    both = (2, _lane_stride(obs_spec, env_num))
     return {
-        "obs": map_tree(lambda spec: carver.take_both((env_num, *spec.shape), spec.dtype), obs_spec),
+        "obs": map_tree(lambda spec: carver.take((*both, *spec.shape), spec.dtype), obs_spec),
         "reward": carver.take(both, np.float32),
         "terminated": carver.take(both, np.bool_),
         "truncated": carver.take(both, np.bool_),

@@ -27,11 +27,11 @@ class Deliverer:
         self._in_step = True  # all lanes' newest rows lie in the present slot
         self._all_ready = True
         self.ready_mask = np.ones(num, np.bool_)
-        self._rows = all_lanes.copy()  # row of a lane's newest data, in blocks seen as [2 * B, ...]
-        self._flat_obs = map_tree(lambda a: a.reshape(2 * num, *a.shape[2:]), blocks.obs)
+        self._rows = all_lanes.copy()  # row of a lane's newest data, in blocks seen as [2 * lane_stride, ...]
+        self._stride = blocks.lane_stride
+        self._flat_obs, self._flat_scalars = blocks.flat_obs, blocks.flat_scalars
         scalars = (blocks.reward, blocks.terminated, blocks.truncated, blocks.valid, blocks.episode_return)
         self._slot_scalars = [tuple(a[slot] for a in scalars) for slot in (0, 1)]
-        self._flat_scalars = tuple(a.reshape(2 * num) for a in scalars)
         self._slot_obs = [map_tree(lambda a, slot=slot: a[slot], blocks.obs) for slot in (0, 1)]
         self._gathered: list[list[Any]] = [[None, None], [None, None]]
         float_shapes = [a.shape[1:] if a.dtype.kind in "fc" else None for a in tree_leaves(blocks.obs)]
@@ -63,14 +63,13 @@ class Deliverer:
 
     def begin(self, lane_id: np.ndarray, full: bool) -> int:
         """Takes the other slot for the coming rows of the lanes and returns it."""
-        num = len(self._all_lanes)
         if self._in_step and not full:
-            self._rows[:] = self._slot * num + self._all_lanes
+            self._rows[:] = self._slot * self._stride + self._all_lanes
         self._slot = slot = 1 - self._slot
         self._in_step = full
         self._blocks.clear(slot, None if full else lane_id)
         if not full:
-            self._rows[lane_id] = slot * num + lane_id
+            self._rows[lane_id] = slot * self._stride + lane_id
         return slot
 
     def deliver(self, asked: np.ndarray, finished: np.ndarray, infos: dict[int, dict[str, Any]]) -> StepBlock:
@@ -128,7 +127,7 @@ class Deliverer:
 
     def slot_of(self, lane: int) -> int:
         """Returns the slot of a lane's newest row."""
-        return int(self._newest_rows(self._all_lanes)[lane]) // len(self._all_lanes)
+        return int(self._newest_rows(self._all_lanes)[lane]) // self._stride
 
     def set_obs(self, lane: int, obs: Any) -> None:
         """Puts an observation in the place of a lane's newest one."""
@@ -137,7 +136,7 @@ class Deliverer:
 
     def _newest_rows(self, lanes: np.ndarray) -> np.ndarray:
         if self._in_step:
-            self._rows[:] = self._slot * len(self._all_lanes) + self._all_lanes
+            self._rows[:] = self._slot * self._stride + self._all_lanes
         rows: np.ndarray = self._rows[lanes]
         return rows
 
