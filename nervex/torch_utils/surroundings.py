@@ -20,6 +20,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _GLOBAL_HOOKS = [getattr(module_hooks, f"_global{name}") for name in _HOOKS]
 _OF_EVERY_MODULE = set(vars(nn.Module()))  # the mode among them, which is part of what a tape is found by
 _DEPTH = 4  # an agent, its sub-agents, one of them, its plugins
+_MANY = 1000
 _modes = attrgetter("training")
 _class_of_holder = RLock()  # held while the class of a holder is another one
 
@@ -50,8 +51,6 @@ class Surroundings:
         ]
         self._tensors: list[Place] = [place for place in places_in(kept) if isinstance(place[2], Tensor)]
         self._before = dict(self.attributes)
-        self._grads: list[tuple[Tensor, bool]] = []
-        self._addresses: list[tuple[Any, ...]] = []
         self._read: list[tuple[str, Any]] = []
         self._absent: set[str] = set()
 
@@ -113,6 +112,8 @@ class Surroundings:
         inner: list[dict[str, Any]] = []
         for _, value in self._read:
             inner += _inside(value, _DEPTH, {id(self.attributes), *map(id, owners)})
+        if sum(map(len, inner)) > _MANY:
+            raise Unwatchable("it reads objects of too many parts to look at them before every call")
         self._held = Held([*places, *places_in(self._keepers), *own, *places_in(inner)], [*owners, *inner])
 
     def hooked(self) -> bool:

@@ -276,6 +276,18 @@ def test_what_an_object_of_the_holder_holds_is_noticed():
     assert any(compare(Controlled, change, steps=15).tapes)
 
 
+def test_an_object_of_very_many_parts_is_not_looked_at():
+    class Remembering(Task):
+        def __init__(self):
+            super().__init__()
+            self.table = dict.fromkeys(range(2000), 1.0)
+
+        def loss(self, x, y):
+            return super().loss(x, y) * self.table[0]
+
+    assert "too many parts" in compare(Remembering, lambda task, i: task.table.update({0: 1.0 + i})).refusal
+
+
 def test_hooks_of_all_modules_are_noticed():
     handles = []
 
