@@ -9,9 +9,8 @@ import numpy as np
 from nervex.data.columns import Columns
 from nervex.data.window import Plan
 
-_ALIGNMENT_BYTES = (
-    16  # of memory by itself, as NumPy and malloc give it; kernels sum in another order at other addresses
-)
+# Of memory by itself, as NumPy and malloc give it; at other addresses kernels sum in another order.
+_ALIGNMENT_BYTES = 16
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from driver import Clock, emit, settings
+from managers import cases
 
 
 def measure(given: dict[str, Any], kind: str, env_id: str, options: dict[str, Any], num: int, title: str) -> None:
@@ -25,16 +26,7 @@ def measure(given: dict[str, Any], kind: str, env_id: str, options: dict[str, An
     emit(given, title, steps, (wall, clock.read()[1]), "gymnasium", "numpy")
 
 
-def main() -> None:
-    given = settings()
-    num, busy = given["env_num"], {"work_s": given["work_s"]}
-    for kind, place in (("sync", "in this process"), ("async", "in worker processes")):
-        measure(given, kind, given["env"], {}, num, f"{given['env']}, {place}")
-        measure(given, kind, "busy_env:Busy-v0", busy, num, f"{1e3 * given['work_s']:g} ms of work a step, {place}")
-    for num in given.get("growth", []):
-        measure(given, "sync", given["env"], {}, num, f"{given['env']}, {num} env(s) in this process")
-        measure(given, "vector_entry_point", given["env"], {}, num, f"{given['env']}, {num} env(s) in its native vector")
-
-
 if __name__ == "__main__":
-    main()
+    given = settings()
+    for case in cases(given, "sync", "async", "vector_entry_point"):
+        measure(given, *case)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from driver import Clock, emit, settings
+from managers import cases
 
 from nervex.envs.gymnasium_env import GymnasiumEnv
 from nervex.worker.actor.env_manager.registry import create_env_manager
@@ -26,16 +27,7 @@ def measure(given: dict[str, Any], kind: str, env_id: str, options: dict[str, An
     emit(given, title, steps, (wall, clock.read()[1]), "nervex", "gymnasium")
 
 
-def main() -> None:
-    given = settings()
-    num, busy = given["env_num"], {"work_s": given["work_s"]}
-    for kind, place in (("base", "in this process"), ("sync_subprocess", "in worker processes")):
-        measure(given, kind, given["env"], {}, num, f"{given['env']}, {place}")
-        measure(given, kind, "busy_env:Busy-v0", busy, num, f"{1e3 * given['work_s']:g} ms of work a step, {place}")
-    for num in given.get("growth", []):
-        measure(given, "base", given["env"], {}, num, f"{given['env']}, {num} env(s) in this process")
-        measure(given, "vector", given["env"], {}, num, f"{given['env']}, {num} env(s) in its native vector")
-
-
 if __name__ == "__main__":
-    main()
+    given = settings()
+    for case in cases(given, "base", "sync_subprocess", "vector"):
+        measure(given, *case)
